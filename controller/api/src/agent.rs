@@ -1,0 +1,290 @@
+//! Between the controller and one host's agent: one WebSocket over mTLS, dialled by the agent, at
+//! `GET /agent/v1/channel`. Text frames are JSON of [`ToAgent`] and [`ToController`]; binary frames carry console bytes
+//! (`u32` stream number, big endian, then bytes; an empty rest closes the stream).
+//!
+//! The controller sends the whole [`HostDesired`] whenever it changes and once after the connection is made. The agent
+//! stores it before it acts on it, and reports a [`HostStatus`] at every change and at least every
+//! [`STATUS_INTERVAL_MS`]. Whoever hears nothing for [`SILENCE_MS_MAX`] closes the connection; the agent dials again.
+//!
+//! An agent fetches what a digest names with `GET /agent/v1/images/{digest}`, answered with
+//! [`streamer_api::ImageSource`], on the same mTLS address.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use types::{ByteSize, Digest, Generation, HostName, InstanceId, MacAddress, PortName, SiteName, VolumeName};
+use utoipa::ToSchema;
+
+/// Number of this protocol; a peer with another is refused with a reason.
+pub const PROTOCOL: u32 = 1;
+/// Longest time between two statuses of a healthy agent.
+pub const STATUS_INTERVAL_MS: u64 = 1_000;
+/// Silence after which the other end is taken for gone.
+pub const SILENCE_MS_MAX: u64 = 5_000;
+
+/// From the controller.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum ToAgent {
+    /// Everything this host shall hold.
+    Desired(Box<HostDesired>),
+    /// Open an instance's serial console as a stream of binary frames.
+    ConsoleOpen {
+        /// Chosen by the controller, unique in this connection.
+        stream: u32,
+        /// Whose console.
+        instance: InstanceId,
+    },
+    /// Send the end of an instance's serial log once, answered by [`ToController::Log`].
+    LogTail {
+        /// Echoed in the answer.
+        request: u32,
+        /// Whose log.
+        instance: InstanceId,
+        /// At most this many bytes from its end, up to 1 MiB.
+        bytes_max: u32,
+    },
+}
+
+/// From the agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum ToController {
+    /// First message of a connection.
+    Hello(Box<Hello>),
+    /// What is.
+    Status(Box<HostStatus>),
+    /// Something happened.
+    Event(AgentEvent),
+    /// Answer to [`ToAgent::LogTail`].
+    Log {
+        /// As asked.
+        request: u32,
+        /// Bytes as text, invalid UTF-8 replaced.
+        text: String,
+        /// Why there is none.
+        problem: Option<String>,
+    },
+    /// The console could not be opened or has ended.
+    ConsoleClosed {
+        /// As asked.
+        stream: u32,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// First message of a connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`PROTOCOL`].
+    pub protocol: u32,
+    /// Of the desired document it holds.
+    pub generation: Generation,
+    /// The machine.
+    pub facts: HostFacts,
+}
+
+/// What a machine is, found out at start.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HostFacts {
+    /// Version of the agent.
+    pub agent_version: String,
+    /// Version of libvirt.
+    pub libvirt_version: String,
+    /// Version of QEMU.
+    pub qemu_version: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// `kvm` if a probe guest booted with it, else `tcg`.
+    pub accelerator: String,
+    /// Why not `kvm`, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accelerator_reason: Option<String>,
+    /// Processors guests may use, in thousandths.
+    pub cpu_total_milli: u32,
+    /// Memory guests may use, in bytes.
+    pub memory_total_bytes: u64,
+    /// Size of the file system of overlays and volumes, in bytes.
+    pub disk_total_bytes: u64,
+    /// Address other hosts reach this one by.
+    #[schema(value_type = Option<String>)]
+    pub underlay_address: Option<IpAddr>,
+}
+
+/// Everything one host shall hold.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostDesired {
+    /// Grows with every change for this host.
+    pub generation: Generation,
+    /// For netd; its generation is set by the agent to this document's.
+    pub networks: Vec<netd_api::Network>,
+    /// Digests of all images its instances stand on.
+    pub images: Vec<Digest>,
+    /// What shall exist here. An instance that is not named is stopped and removed, with its overlay.
+    pub instances: Vec<DesiredInstance>,
+    /// Volumes to keep even if no instance here uses them. One that is named nowhere is removed.
+    pub volumes: Vec<DesiredVolume>,
+}
+
+/// One instance that shall exist on this host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DesiredInstance {
+    /// `deployment/member`.
+    pub id: InstanceId,
+    /// Changes when the instance is deleted and made again: a new one gets a new overlay. A UUID; also the domain's.
+    pub incarnation: String,
+    /// Processors.
+    pub vcpus: u32,
+    /// Memory.
+    pub memory: ByteSize,
+    /// Its system disk's image.
+    pub image: Digest,
+    /// Bytes of that image.
+    pub image_size_bytes: u64,
+    /// NICs in the appliance's order.
+    pub ports: Vec<DesiredPort>,
+    /// The user's own disks.
+    pub volumes: Vec<VolumeName>,
+    /// Files of the configuration disk by name, at most 64 KiB together.
+    pub config: BTreeMap<String, String>,
+}
+
+/// One NIC.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DesiredPort {
+    /// The appliance's name for it.
+    pub name: PortName,
+    /// The tap netd makes for it.
+    pub tap: String,
+    /// Its address.
+    pub mac: MacAddress,
+    /// Its network's MTU in bytes.
+    pub mtu: u16,
+}
+
+/// One volume that shall exist on this host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DesiredVolume {
+    /// Whose it is.
+    pub instance: InstanceId,
+    /// Its name.
+    pub name: VolumeName,
+    /// Its size. It grows, never shrinks.
+    pub size: ByteSize,
+}
+
+/// What is on one host.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HostStatus {
+    /// Of the desired document last taken up.
+    pub generation: Generation,
+    /// All of it is so.
+    pub converged: bool,
+    /// What is not, each naming the object, the reason and what to do.
+    pub problems: Vec<String>,
+    /// Memory not given to instances, in bytes.
+    pub memory_free_bytes: u64,
+    /// Free on the file system of overlays and volumes, in bytes.
+    pub disk_free_bytes: u64,
+    /// One-minute load divided by processors.
+    pub load: f32,
+    /// Each desired instance, and those being removed.
+    pub instances: Vec<InstanceStatus>,
+    /// Images here by digest.
+    pub images: BTreeMap<String, streamer_api::ImageStatus>,
+    /// Networks here; absent while netd does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub networks: Option<netd_api::Status>,
+    /// The streamer answers.
+    pub streamer_up: bool,
+}
+
+/// One instance on a host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct InstanceStatus {
+    /// Which.
+    pub id: InstanceId,
+    /// Its incarnation.
+    pub incarnation: String,
+    /// Where it is in its life.
+    pub state: InstanceState,
+    /// More about the state: why it waits or failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When its present run began, milliseconds since 1970 UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_ms: Option<u64>,
+    /// When the guest said `ready` in its present run, milliseconds since 1970 UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_ms: Option<u64>,
+    /// Starts of its present incarnation.
+    pub starts: u32,
+}
+
+/// Where an instance is in its life on a host.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum InstanceState {
+    /// No host yet, or the host has not taken it up.
+    #[default]
+    Pending,
+    /// Disks, ports and definition are being made.
+    Preparing,
+    /// The guest runs and has not said it serves.
+    Booting,
+    /// The guest has said it serves.
+    Ready,
+    /// Stopped by itself or on request.
+    Stopped,
+    /// It cannot run; the reason says why and what to do. Tried again with growing pauses.
+    Failed,
+    /// On its way out.
+    Removing,
+}
+
+/// Something happened on a host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AgentEvent {
+    /// Milliseconds since 1970 UTC.
+    pub at_ms: u64,
+    /// To which instance, if to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
+    /// Stable, kebab-case: `instance-started`, `instance-ready`, `instance-stopped`, `instance-removed`, `instance-failed`.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+/// Body of `POST /join/v1`: a host or an origin asks for its certificate. Not authenticated but by the token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// One-time token.
+    pub token: String,
+    /// Its name.
+    pub host: HostName,
+    /// Its site.
+    pub site: SiteName,
+    /// PKCS#10 certificate request, PEM. Names and usages in it are ignored.
+    pub csr: String,
+}
+
+/// Answer to [`JoinRequest`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct JoinAnswer {
+    /// Its certificate, PEM. Subject `CN=<host>, OU=<role>`; the role is `host` or `origin`, as the token says.
+    pub certificate: String,
+    /// The certificate authority's certificate, PEM.
+    pub ca: String,
+    /// `host` or `origin`.
+    pub role: String,
+}

@@ -1,0 +1,511 @@
+//! What the REST API takes and answers. All paths below `/v1` want `Authorization: Bearer TOKEN`.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `POST /v1/apply?dry_run=BOOL` | YAML text, `application/yaml`, at most 1 MiB | [`ApplyResult`] |
+//! | `POST /v1/delete?dry_run=BOOL` | YAML text: what it names is deleted | [`ApplyResult`] |
+//! | `GET /v1/bundles`, `/v1/bundles/{name}` | | [`BundleView`] |
+//! | `GET /v1/deployments`, `/v1/deployments/{name}` | | [`DeploymentView`] |
+//! | `GET /v1/instances`, `/v1/instances/{deployment}/{member}` | | [`InstanceView`] |
+//! | `GET /v1/hosts`, `/v1/hosts/{name}` | | [`HostView`] |
+//! | `GET /v1/sites` | | [`SiteView`] |
+//! | `GET /v1/volumes` | | [`VolumeView`] |
+//! | `GET /v1/appliances`, `/v1/appliances/{publisher}/{name}` | | [`ApplianceView`] |
+//! | `POST /v1/appliances` | [`PublishVersion`] | [`ApplianceView`] |
+//! | `PUT /v1/publishers/{name}` | [`PublisherKey`] | 204; 409 if another key is known |
+//! | `GET /v1/policies`; `PUT /v1/policies/{name}` | component bytes, `application/wasm`, at most 32 MiB | [`PolicyView`] |
+//! | `GET /v1/decisions?instance=ID` | | [`DecisionView`], newest first |
+//! | `DELETE /v1/{bundles,deployments,volumes}/...`, `DELETE /v1/hosts/{name}` | | 204 |
+//! | `DELETE /v1/instances/{deployment}/{member}` | | 202: its overlay goes, the deployment makes it anew |
+//! | `POST /v1/tokens/join` | [`JoinTokenRequest`] | [`JoinToken`] |
+//! | `GET /v1/tokens`; `POST /v1/tokens`; `DELETE /v1/tokens/{id}` | [`TokenRequest`] | [`TokenView`], [`NewToken`] |
+//! | `GET /v1/events?since=REVISION&follow=BOOL` | | newline-delimited JSON of [`Event`] |
+//! | `GET /v1/audit?since=N` | | [`AuditEntry`] |
+//! | `GET /v1/watch?since=REVISION` | | newline-delimited JSON of [`Change`] |
+//! | `GET /v1/instances/{deployment}/{member}/log?bytes=N` | | text |
+//! | `GET /v1/instances/{deployment}/{member}/console` | WebSocket, binary frames both ways (`?token=` for browsers) | |
+//! | `GET /v1/instances/{deployment}/{member}/boot` | | [`BootView`] |
+//! | `GET /v1/version` | | [`VersionView`] |
+//! | `GET /openapi.json`, `/metrics`, `/healthz`, `/` | no token | |
+
+use crate::agent::{HostFacts, HostStatus, InstanceState};
+use crate::document::{ApplianceSpec, BundleSpec, DeploymentSpec, SiteSpec};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use types::{
+    ApplianceRef, Base64, BundleName, ByteSize, ChannelName, DeploymentName, Digest, HostName, InstanceId,
+    MacAddress, NetworkName, PolicyName, PortName, PublisherName, Revision, SiteName, VersionName,
+    VolumeName,
+};
+use utoipa::ToSchema;
+
+/// Why a request was refused. The same shape for every error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// What kind.
+    pub code: ProblemCode,
+    /// What, where, and what to do; one sentence or two.
+    pub message: String,
+    /// Places in the request's document, if it was about one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issues: Vec<Issue>,
+    /// Also in the answer's `x-request-id` and in the log.
+    #[serde(default)]
+    pub request_id: String,
+}
+
+/// Kinds of refusal, with their HTTP status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProblemCode {
+    /// 400: the request is no valid HTTP, JSON, or parameter.
+    BadRequest,
+    /// 401: no token, or an unknown, expired or revoked one.
+    Unauthenticated,
+    /// 403: the token may not do this.
+    Forbidden,
+    /// 404.
+    NotFound,
+    /// 409: it contradicts what is there.
+    Conflict,
+    /// 413.
+    TooLarge,
+    /// 422: the document says something that cannot be.
+    Invalid,
+    /// 503: a part that is needed does not answer; try again.
+    Unavailable,
+    /// 500: our fault; the log has the request id.
+    Internal,
+}
+
+/// One place in a document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Issue {
+    /// From 1; 0 if unknown.
+    pub line: u32,
+    /// From 1; 0 if unknown.
+    pub column: u32,
+    /// `spec.members.gateway.appliance`; empty for the document itself.
+    pub field: String,
+    /// What is wrong with it and what to write instead.
+    pub message: String,
+}
+
+/// What an apply or delete did, or would do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ApplyResult {
+    /// Of the store afterwards.
+    pub revision: Revision,
+    /// In the documents' order.
+    pub changes: Vec<AppliedChange>,
+}
+
+/// What happened to one document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AppliedChange {
+    /// `Bundle`, `Deployment`, `Site`.
+    pub document: String,
+    /// Its name.
+    pub name: String,
+    /// What was done.
+    pub action: ChangeAction,
+    /// Lines of a unified diff of the stored YAML; empty if unchanged.
+    #[serde(default)]
+    pub diff: Vec<String>,
+}
+
+/// What was done to one document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeAction {
+    /// It is new.
+    Created,
+    /// It was another.
+    Updated,
+    /// It was there.
+    Unchanged,
+    /// It is gone.
+    Deleted,
+}
+
+/// A bundle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BundleView {
+    /// Its name.
+    pub name: BundleName,
+    /// When it last changed.
+    pub revision: Revision,
+    /// As written.
+    pub spec: BundleSpec,
+    /// Who runs it.
+    pub deployments: Vec<DeploymentName>,
+}
+
+/// A deployment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DeploymentView {
+    /// Its name.
+    pub name: DeploymentName,
+    /// When it last changed.
+    pub revision: Revision,
+    /// As written.
+    pub spec: DeploymentSpec,
+    /// All its instances are ready.
+    pub ready: bool,
+    /// Its members.
+    pub instances: Vec<InstanceView>,
+    /// What keeps it from being ready, for people.
+    pub problems: Vec<String>,
+}
+
+/// An instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct InstanceView {
+    /// `deployment/member`.
+    pub id: InstanceId,
+    /// Its incarnation (a UUID).
+    pub incarnation: String,
+    /// The appliance.
+    pub appliance: ApplianceRef,
+    /// The version it runs.
+    pub version: VersionName,
+    /// The image of its system disk.
+    pub image: Digest,
+    /// Where; none before placement.
+    pub host: Option<HostName>,
+    /// Where it is in its life.
+    pub state: InstanceState,
+    /// Why, if not ready.
+    pub reason: Option<String>,
+    /// When its present run began, milliseconds since 1970 UTC.
+    pub started_ms: Option<u64>,
+    /// When it said it serves, milliseconds since 1970 UTC.
+    pub ready_ms: Option<u64>,
+    /// Starts of this incarnation.
+    pub starts: u32,
+    /// Its NICs.
+    pub ports: Vec<PortView>,
+    /// Its user volumes.
+    pub volumes: Vec<VolumeName>,
+    /// Why it is where it is.
+    pub placement: Option<DecisionView>,
+    /// Processors.
+    pub vcpus: u32,
+    /// Memory.
+    pub memory: ByteSize,
+}
+
+/// A NIC.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PortView {
+    /// The appliance's name for it.
+    pub name: PortName,
+    /// The network it joins.
+    pub network: NetworkName,
+    /// Its address.
+    #[schema(value_type = Option<String>)]
+    pub address: Option<IpAddr>,
+    /// Its Ethernet address.
+    pub mac: MacAddress,
+    /// Its tap on the host.
+    pub tap: String,
+}
+
+/// A host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HostView {
+    /// Its name.
+    pub name: HostName,
+    /// Its site.
+    pub site: SiteName,
+    /// `host` or `origin`.
+    pub role: String,
+    /// Its agent is connected and was heard within 5 seconds.
+    pub online: bool,
+    /// When it was last heard, milliseconds since 1970 UTC.
+    pub seen_ms: Option<u64>,
+    /// What it is.
+    pub facts: Option<HostFacts>,
+    /// What is on it.
+    pub status: Option<HostStatus>,
+}
+
+/// A site.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SiteView {
+    /// Its name.
+    pub name: SiteName,
+    /// As written.
+    pub spec: SiteSpec,
+    /// Hosts in it.
+    pub hosts: Vec<HostName>,
+}
+
+/// A user's volume.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeView {
+    /// Whose.
+    pub instance: InstanceId,
+    /// Its name.
+    pub name: VolumeName,
+    /// Its size.
+    pub size: ByteSize,
+    /// Where its bytes are.
+    pub host: HostName,
+    /// Its deployment still exists.
+    pub in_use: bool,
+}
+
+/// An appliance in the catalogue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ApplianceView {
+    /// `publisher/appliance`.
+    pub name: ApplianceRef,
+    /// Which version each channel points to.
+    pub channels: std::collections::BTreeMap<ChannelName, VersionName>,
+    /// Newest last.
+    pub versions: Vec<CatalogueVersion>,
+}
+
+/// One version in the catalogue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CatalogueVersion {
+    /// Which.
+    pub version: VersionName,
+    /// When it was published, milliseconds since 1970 UTC.
+    pub published_ms: u64,
+    /// Its system disk.
+    pub image: Digest,
+    /// Bytes of that disk.
+    pub size_bytes: u64,
+    /// The virtual hardware.
+    pub spec: ApplianceSpec,
+}
+
+/// A publisher's key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PublisherKey {
+    /// Ed25519 public key, 32 bytes.
+    pub public_key: Base64,
+}
+
+/// A new version for the catalogue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PublishVersion {
+    /// The signed bytes: UTF-8 JSON of [`SignedVersion`].
+    pub signed: Base64,
+    /// Ed25519 signature over `signed` by the publisher's key, 64 bytes.
+    pub signature: Base64,
+    /// BitTorrent v1 metainfo of the system disk.
+    pub metainfo: Base64,
+    /// Manifest of the system disk; its SHA-256 is the image's digest in `signed`.
+    pub manifest: Base64,
+    /// Let this channel point to the version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<ChannelName>,
+}
+
+/// What a publisher signs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignedVersion {
+    /// Who.
+    pub publisher: PublisherName,
+    /// What.
+    pub appliance: String,
+    /// Which.
+    pub version: VersionName,
+    /// Its system disk.
+    pub image: Digest,
+    /// Bytes of that disk.
+    pub size_bytes: u64,
+    /// The virtual hardware.
+    pub spec: ApplianceSpec,
+}
+
+/// An installed policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PolicyView {
+    /// Name bundles use.
+    pub name: PolicyName,
+    /// `placement`.
+    pub kind: String,
+    /// Name the component gives itself.
+    pub component: String,
+    /// Version the component gives itself.
+    pub version: String,
+    /// SHA-256 of the component.
+    pub digest: Digest,
+    /// One line for people.
+    pub summary: String,
+}
+
+/// What a policy answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DecisionView {
+    /// Its number; grows.
+    pub id: u64,
+    /// When, milliseconds since 1970 UTC.
+    pub at_ms: u64,
+    /// About which instance.
+    pub instance: InstanceId,
+    /// Which policy.
+    pub policy: PolicyName,
+    /// Name, version and digest of the component that answered.
+    pub component: String,
+    /// SHA-256 of the component.
+    pub digest: Digest,
+    /// SHA-256 of the recorded input.
+    pub input: Digest,
+    /// `place`, `defer`, `refuse`, or `error`.
+    pub verdict: String,
+    /// The host the controller took of the policy's choices.
+    pub host: Option<HostName>,
+    /// In the policy's order.
+    pub choices: Vec<ChoiceView>,
+    /// Why the others were not chosen, and problems.
+    pub notes: Vec<String>,
+    /// Microseconds inside the policy, instantiation included.
+    pub took_us: u64,
+}
+
+/// One host a policy proposed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ChoiceView {
+    /// The host.
+    pub host: HostName,
+    /// Higher is better.
+    pub score: f64,
+    /// `code: text (weight)`.
+    pub reasons: Vec<String>,
+}
+
+/// Ask for a one-time join token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JoinTokenRequest {
+    /// `host` (default) or `origin`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Seconds it is valid, 10 to 86,400; 3,600 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_s: Option<u64>,
+}
+
+/// A one-time join token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct JoinToken {
+    /// The token. It carries the SHA-256 of the controller's CA, so that the joining host knows whom to trust:
+    /// `cj1.<ca digest hex>.<secret>`.
+    pub token: String,
+    /// Milliseconds since 1970 UTC.
+    pub expires_ms: u64,
+}
+
+/// Ask for an API token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// For people.
+    pub name: String,
+    /// `admin` or `read`.
+    pub role: String,
+    /// Seconds it is valid; for ever if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_s: Option<u64>,
+}
+
+/// A new API token: shown once, stored as a hash.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NewToken {
+    /// Its id.
+    pub id: String,
+    /// `Authorization: Bearer` this.
+    pub token: String,
+}
+
+/// An API token, without its secret.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TokenView {
+    /// Its id.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// `admin` or `read`.
+    pub role: String,
+    /// Milliseconds since 1970 UTC; none is never.
+    pub expires_ms: Option<u64>,
+}
+
+/// Something happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Its place; grows.
+    pub revision: Revision,
+    /// Milliseconds since 1970 UTC.
+    pub at_ms: u64,
+    /// `host/h1`, `instance/office/gateway`, `deployment/office`, ...
+    pub object: String,
+    /// Stable, kebab-case.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+/// One line of the audit log: a change somebody asked for. Each carries the SHA-256 of the one before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AuditEntry {
+    /// From 1, without gaps.
+    pub number: u64,
+    /// Milliseconds since 1970 UTC.
+    pub at_ms: u64,
+    /// `token:<id>`, `host:<name>` or `controller`.
+    pub who: String,
+    /// `apply`, `delete`, `publish`, `join`, `token-create`, `policy-install`, ...
+    pub action: String,
+    /// What was changed.
+    pub object: String,
+    /// Of the store afterwards.
+    pub revision: Revision,
+    /// SHA-256 of the JSON of the entry before; all zero for the first.
+    pub previous: Digest,
+}
+
+/// A key of the store changed. For dashboards: a hint of what to fetch again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Change {
+    /// Of the store afterwards.
+    pub revision: Revision,
+    /// `bundles`, `deployments`, `instances`, `hosts`, `appliances`, `policies`, `volumes`, `decisions`.
+    pub collection: String,
+    /// Name in that collection.
+    pub name: String,
+}
+
+/// One instance's boot, live.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BootView {
+    /// Where it is in its life.
+    pub state: InstanceState,
+    /// Milliseconds since 1970 UTC.
+    pub started_ms: Option<u64>,
+    /// Milliseconds since 1970 UTC.
+    pub ready_ms: Option<u64>,
+    /// Its image on its host, with its piece map.
+    pub image: Option<streamer_api::ImageStatus>,
+    /// End of its serial log.
+    pub log_tail: String,
+}
+
+/// What answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VersionView {
+    /// Semantic version.
+    pub version: String,
+    /// Of the store.
+    pub revision: Revision,
+    /// Announce URL to publish with.
+    pub tracker: String,
+}

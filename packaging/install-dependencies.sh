@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Installs what building, testing and demonstrating Collective needs on Debian 12, and says what.
+# Nothing is started and no service is enabled: the libvirt and QEMU programs are installed, not libvirt's system
+# units, and daemons that a package would start are held back by a policy-rc.d that exists only while this runs.
+#
+# usage: install-dependencies.sh [--list]
+set -euo pipefail
+
+# libvirt 11 and QEMU 10: the first releases with revert of external snapshots that hold memory.
+backports=(libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libvirt-dev qemu-system-x86 qemu-utils)
+main=(
+  build-essential pkg-config      # native build steps of crates
+  iproute2 nftables procps        # the kernel's network tools: nft for netd; ip and tests' probes
+  e2fsprogs mtools dosfstools syslinux syslinux-common fdisk debootstrap busybox-static cpio xz-utils  # appliance disks
+  rustc-web rust-web-src lld      # policies: Rust's standard library for wasm32 without rustup
+  tcpdump curl jq                 # proofs on the wire
+  chromium                        # browser tests
+)
+
+if [ "${1:-}" = --list ]; then printf '%s\n' "${backports[@]}" "${main[@]}"; exit 0; fi
+
+. /etc/os-release
+if [ "${ID:-}" != debian ] || [ "${VERSION_CODENAME:-}" != bookworm ]; then
+  echo "install-dependencies: this is ${PRETTY_NAME:-an unknown system}, the packages are those of Debian 12 (bookworm)." >&2
+  echo "Install the equivalents of these yourself: $0 --list" >&2
+  exit 1
+fi
+installed() { dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^ii'; }
+missing=(); for p in "${backports[@]}" "${main[@]}"; do installed "$p" || missing+=("$p"); done
+libvirt_old() { ! dpkg --compare-versions "$(dpkg-query -W -f '${Version}' libvirt-daemon 2>/dev/null || echo 0)" ge 11; }
+if [ ${#missing[@]} -eq 0 ] && ! libvirt_old; then echo "dependencies: all ${#backports[@]}+${#main[@]} packages are installed"; exit 0; fi
+if [ "$(id -u)" != 0 ]; then echo "install-dependencies: must be root to apt-get install: ${missing[*]}" >&2; exit 1; fi
+echo "dependencies: installing ${missing[*]}"
+
+if ! apt-cache policy 2>/dev/null | grep -q 'n=bookworm-backports'; then
+  # The mirror this machine already uses also carries the backports suite.
+  mirror=$(grep -rhoE '^(URIs:|deb)\s.*' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null |
+    grep -oE '(https?|file)://[^ ]*/debian/?( |$)' | head -n 1 | tr -d ' ' || true)
+  [ -n "$mirror" ] || { echo "install-dependencies: no Debian mirror found in /etc/apt; add bookworm-backports yourself" >&2; exit 1; }
+  printf 'Types: deb\nURIs: %s\nSuites: bookworm-backports\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' \
+    "$mirror" >/etc/apt/sources.list.d/collective-backports.sources
+  echo "dependencies: added the bookworm-backports suite (/etc/apt/sources.list.d/collective-backports.sources)"
+fi
+held=
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+  printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; held=1
+fi
+trap '[ -z "$held" ] || rm -f /usr/sbin/policy-rc.d' EXIT
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+apt-get install -q -y --no-install-recommends -t bookworm-backports "${backports[@]}"
+apt-get install -q -y --no-install-recommends "${main[@]}"
+echo "dependencies: done"
