@@ -1,0 +1,63 @@
+# `make demo` and `make test` are all a newcomer needs; `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+CACHE  ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/collective
+BIN    := $(CARGO_TARGET_DIR)/debug
+CARGO  := cargo --locked
+# Where the demo keeps everything it makes; removed at its end.
+STATE  ?= /var/lib/collective/playground/demo
+
+.PHONY: help deps web policies build appliances demo test check unit browser deny fuzz bench-demo clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+deps: ## install what building and testing needs (apt, npm), saying what
+	@packaging/install-dependencies.sh
+	@command -v cargo >/dev/null || { echo "no Rust toolchain: install one with rustup (https://rustup.rs)" >&2; exit 1; }
+	@command -v npm >/dev/null || { echo "no npm: install Node.js 20 or newer" >&2; exit 1; }
+
+web: ## build the dashboard (web/dist)
+	@packaging/step.sh "dashboard" web/dist/.stamp web -- bash -c 'cd web && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build'
+
+policies: ## build the first-party policies as WebAssembly components
+	@$(CARGO) xtask policies --out $(CARGO_TARGET_DIR)/policies
+
+build: web ## build every daemon and the command line
+	@echo "build: daemons and command line (the first build compiles about 400 crates: 10 to 15 minutes on 2 cores)"
+	@$(CARGO) build --workspace
+	@$(MAKE) --no-print-directory policies
+
+appliances: ## build the two demo appliances (cached under $(CACHE))
+	@integration/appliances/build.sh --out $(CACHE)/appliances --cache $(CACHE)/debs gateway workspace
+
+demo: deps build appliances ## the main job, end to end; CHECK=1 verifies every claim and ends
+	@$(BIN)/collective-demo $(if $(CHECK),--check) --binaries $(BIN) --policies $(CARGO_TARGET_DIR)/policies \
+	  --appliances $(CACHE)/appliances --state $(STATE) --web web
+
+check: ## format, lints, structure
+	@echo "check: rustfmt"; cargo fmt --all --check
+	@echo "check: clippy"; $(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+	@echo "check: dashboard types"; cd web && npm run --silent lint
+
+unit: ## every Rust test and the policies' own
+	@$(CARGO) test --workspace --all-targets --quiet -- --test-threads=4
+	@cd plugins/policies && cargo test --locked --quiet
+
+browser: ## the dashboard's own tests, in headless Chromium
+	@cd web && npm test --silent && npm run --silent e2e
+
+deny: ## licences, sources and bans of all crates (cargo-deny; installed under the cache at first use)
+	@packaging/deny.sh $(CACHE)/tools
+
+test: deps ## everything CI runs
+	@packaging/test.sh
+
+bench-demo: ## the demo's figures, written to bench/demo.json
+	@$(MAKE) --no-print-directory demo CHECK=1
+
+clean: ## remove what builds made here; caches under $(CACHE) stay
+	rm -rf target web/dist web/node_modules
