@@ -1,0 +1,202 @@
+//! The placement policy `balanced`: spreads instances over the hosts.
+//!
+//! A host earns points for the capacity that stays free, for idle CPU, for the image it already holds, for being
+//! apart from the deployment's other instances, for being in their site, and for having the instance already. Each
+//! choice carries one reason per consideration; their weights add up to the score. What a consideration is worth is
+//! a setting. Ties go to the host that is first by name.
+
+use plugins_sdk::placement::{fit, ratio, verdict};
+use plugins_sdk::{
+    Choice, Cluster, Context, Manifest, PlacementPolicy, PolicyError, Reason, Request, SettingsIssue,
+    Verdict, check_number,
+};
+use serde::Deserialize;
+
+plugins_sdk::export_placement!(Balanced);
+
+/// Most points that one consideration may be worth.
+const POINTS_MAX: f64 = 1000.0;
+
+/// The longest time after which to ask again: one hour.
+const RETRY_AFTER_MS_MAX: u64 = 3_600_000;
+
+/// The policy.
+#[derive(Debug)]
+pub struct Balanced;
+
+/// Points per consideration; see `settings.schema.json`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    capacity: f64,
+    idle: f64,
+    image: f64,
+    apart: f64,
+    site: f64,
+    stay: f64,
+    retry_after_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            capacity: 40.0,
+            idle: 10.0,
+            image: 15.0,
+            apart: 40.0,
+            site: 20.0,
+            stay: 5.0,
+            retry_after_ms: 10_000,
+        }
+    }
+}
+
+impl PlacementPolicy for Balanced {
+    type Settings = Settings;
+
+    fn manifest() -> Manifest {
+        Manifest {
+            name: "balanced",
+            version: env!("CARGO_PKG_VERSION"),
+            summary: env!("CARGO_PKG_DESCRIPTION"),
+            license: env!("CARGO_PKG_LICENSE"),
+            settings_schema: include_str!("settings.schema.json"),
+            default_settings: "{}",
+        }
+    }
+
+    fn check_settings(settings: &Settings) -> Vec<SettingsIssue> {
+        let points = [
+            ("/capacity", settings.capacity),
+            ("/idle", settings.idle),
+            ("/image", settings.image),
+            ("/apart", settings.apart),
+            ("/site", settings.site),
+            ("/stay", settings.stay),
+        ];
+        let mut issues: Vec<_> =
+            points.iter().filter_map(|(path, value)| check_number(path, *value, POINTS_MAX)).collect();
+        if !(1..=RETRY_AFTER_MS_MAX).contains(&settings.retry_after_ms) {
+            issues.push(SettingsIssue {
+                path: "/retry_after_ms".to_owned(),
+                message: format!("give 1 to {RETRY_AFTER_MS_MAX} milliseconds"),
+            });
+        }
+        issues
+    }
+
+    fn place(
+        settings: &Settings,
+        request: &Request,
+        cluster: &impl Cluster,
+        context: &impl Context,
+    ) -> Result<Verdict, PolicyError> {
+        let fit = fit(request, cluster);
+        let scene = Scene::read(cluster);
+        let mut choices: Vec<_> = fit.hosts.iter().map(|&host| scene.rate(settings, request, host)).collect();
+        name_sites(&mut choices, &scene, context);
+        Ok(verdict(request, choices, fit.rejections, settings.retry_after_ms))
+    }
+}
+
+/// The columns this policy weighs.
+struct Scene {
+    sites: Vec<u32>,
+    memory_total: Vec<u64>,
+    memory_free: Vec<u64>,
+    cpu_total: Vec<u32>,
+    cpu_free: Vec<u32>,
+    loads: Vec<f32>,
+    cached: Vec<u64>,
+    peers: Vec<u32>,
+    /// Site with most of the deployment's instances; 0 if it has none yet or they are in no site.
+    home: u32,
+}
+
+impl Scene {
+    fn read(cluster: &impl Cluster) -> Self {
+        let (sites, peers) = (cluster.sites(), cluster.peers());
+        let home = home_site(&sites, &peers);
+        Self {
+            sites,
+            memory_total: cluster.memory_total_bytes(),
+            memory_free: cluster.memory_free_bytes(),
+            cpu_total: cluster.cpu_total_milli(),
+            cpu_free: cluster.cpu_free_milli(),
+            loads: cluster.loads(),
+            cached: cluster.image_cached_bytes(),
+            peers,
+            home,
+        }
+    }
+
+    fn rate(&self, settings: &Settings, request: &Request, host: u32) -> Choice {
+        let row = host as usize;
+        let memory =
+            ratio(self.memory_free[row].saturating_sub(request.memory_bytes), self.memory_total[row]);
+        let cpu =
+            ratio(self.cpu_free[row].saturating_sub(request.vcpus_milli).into(), self.cpu_total[row].into());
+        let free = memory.min(cpu);
+        let load = f64::from(self.loads[row]);
+        let cached =
+            if request.image_bytes == 0 { 1.0 } else { ratio(self.cached[row], request.image_bytes) };
+        let peers = self.peers[row];
+        let near = self.home == 0 || self.sites[row] == self.home;
+        let here = request.current == Some(host);
+        let parts = [
+            ("capacity-left", format!("{} of the host stays free", percent(free)), settings.capacity * free),
+            ("cpu-idle", format!("{} of the CPU is in use", percent(load)), settings.idle * (1.0 - load)),
+            ("image-present", format!("{} of the image is there", percent(cached)), settings.image * cached),
+            (
+                "apart-from-peers",
+                format!("{peers} other instances of the deployment are there"),
+                settings.apart / (1.0 + f64::from(peers)),
+            ),
+            ("site-of-deployment", String::new(), if near { settings.site } else { 0.0 }),
+            (
+                "already-there",
+                (if here { "no move is needed" } else { "" }).to_owned(),
+                if here { settings.stay } else { 0.0 },
+            ),
+        ];
+        let score = parts.iter().map(|(_, _, weight)| weight).sum();
+        let reasons = parts.into_iter().map(|(code, text, weight)| Reason::new(code, text, weight)).collect();
+        Choice { host, score, reasons }
+    }
+}
+
+/// The site with most of the peers, the first by host order if several have as many.
+fn home_site(sites: &[u32], peers: &[u32]) -> u32 {
+    let mut counts: Vec<(u32, u32)> = Vec::new();
+    for (&site, &count) in sites.iter().zip(peers).filter(|(_, count)| **count > 0) {
+        match counts.iter_mut().find(|(known, _)| *known == site) {
+            Some((_, total)) => *total += count,
+            None => counts.push((site, count)),
+        }
+    }
+    // `max_by_key` would give the last of equals.
+    counts.iter().rev().max_by_key(|(_, total)| *total).map_or(0, |(site, _)| *site)
+}
+
+/// Writes the text of the reason about the site.
+fn name_sites(choices: &mut [Choice], scene: &Scene, context: &impl Context) {
+    let text = if scene.home == 0 {
+        "the deployment is in no site yet".to_owned()
+    } else {
+        format!("most of the deployment is in site {}", context.symbol_text(scene.home))
+    };
+    for reason in choices.iter_mut().flat_map(|choice| &mut choice.reasons) {
+        if reason.code == "site-of-deployment" {
+            reason.text.clone_from(&text);
+        }
+    }
+}
+
+/// A ratio for people, in whole per cent.
+#[expect(clippy::cast_possible_truncation, reason = "a ratio is in 0.0 ..= 1.0")]
+fn percent(ratio: f64) -> String {
+    format!("{} %", (ratio * 100.0).round() as i64)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! The placement policy `packed`: fills the fullest host that fits, so that the others stay empty.
+//!
+//! The score of a host is the percentage of it that is in use once the instance is there: the mean of memory and
+//! CPU. Ties go to the host with more instances, then to the first by name. A share of every host can be kept spare.
+
+use plugins_sdk::placement::{fit, ratio, reject, verdict};
+use plugins_sdk::{
+    Choice, Cluster, Context, Manifest, PlacementPolicy, PolicyError, Reason, Request, SettingsIssue,
+    Verdict, check_number,
+};
+use serde::Deserialize;
+
+plugins_sdk::export_placement!(Packed);
+
+/// Most of a host that may be kept spare.
+const SPARE_MAX: f64 = 0.9;
+
+/// The longest time after which to ask again: one hour.
+const RETRY_AFTER_MS_MAX: u64 = 3_600_000;
+
+/// Score of an instance that is already on the host: enough to decide between equals, not more.
+const POINTS_PER_INSTANCE: f64 = 1e-6;
+
+/// The policy.
+#[derive(Debug)]
+pub struct Packed;
+
+/// See `settings.schema.json`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    spare: f64,
+    retry_after_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { spare: 0.0, retry_after_ms: 10_000 }
+    }
+}
+
+impl PlacementPolicy for Packed {
+    type Settings = Settings;
+
+    fn manifest() -> Manifest {
+        Manifest {
+            name: "packed",
+            version: env!("CARGO_PKG_VERSION"),
+            summary: env!("CARGO_PKG_DESCRIPTION"),
+            license: env!("CARGO_PKG_LICENSE"),
+            settings_schema: include_str!("settings.schema.json"),
+            default_settings: "{}",
+        }
+    }
+
+    fn check_settings(settings: &Settings) -> Vec<SettingsIssue> {
+        let mut issues: Vec<_> = check_number("/spare", settings.spare, SPARE_MAX).into_iter().collect();
+        if !(1..=RETRY_AFTER_MS_MAX).contains(&settings.retry_after_ms) {
+            issues.push(SettingsIssue {
+                path: "/retry_after_ms".to_owned(),
+                message: format!("give 1 to {RETRY_AFTER_MS_MAX} milliseconds"),
+            });
+        }
+        issues
+    }
+
+    fn place(
+        settings: &Settings,
+        request: &Request,
+        cluster: &impl Cluster,
+        _context: &impl Context,
+    ) -> Result<Verdict, PolicyError> {
+        let mut fit = fit(request, cluster);
+        let (memory_total, memory_free) = (cluster.memory_total_bytes(), cluster.memory_free_bytes());
+        let (cpu_total, cpu_free) = (cluster.cpu_total_milli(), cluster.cpu_free_milli());
+        let instances = cluster.instance_counts();
+        let mut choices = Vec::new();
+        for &host in &fit.hosts {
+            let row = host as usize;
+            let memory = 1.0 - ratio(memory_free[row] - request.memory_bytes, memory_total[row]);
+            let cpu = 1.0 - ratio((cpu_free[row] - request.vcpus_milli).into(), cpu_total[row].into());
+            if memory.max(cpu) > 1.0 - settings.spare {
+                reject(&mut fit.rejections, "kept-spare", host);
+            } else {
+                choices.push(rate(host, memory, cpu, instances[row]));
+            }
+        }
+        Ok(verdict(request, choices, fit.rejections, settings.retry_after_ms))
+    }
+}
+
+fn rate(host: u32, memory: f64, cpu: f64, instances: u32) -> Choice {
+    let parts = [
+        ("memory-in-use", format!("{:.0} % of the memory will be in use", memory * 100.0), memory * 50.0),
+        ("cpu-in-use", format!("{:.0} % of the CPU will be in use", cpu * 100.0), cpu * 50.0),
+        (
+            "instances-there",
+            format!("{instances} instances are there"),
+            f64::from(instances) * POINTS_PER_INSTANCE,
+        ),
+    ];
+    let score = parts.iter().map(|(_, _, weight)| weight).sum();
+    let reasons = parts.into_iter().map(|(code, text, weight)| Reason::new(code, text, weight)).collect();
+    Choice { host, score, reasons }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,38 @@
+//! Hosts policies as WebAssembly components.
+//!
+//! A [`Runtime`] compiles a component once and hands out a [`Policy`]; a policy answers calls, each in a fresh
+//! instance that is dropped afterwards. The calls block: run them on a thread that may. This crate neither chooses
+//! which policy to ask nor what happens after an error; that is the caller's. So far there is one world,
+//! [`placement`]; what the others will share (engine, limits, cache, one call) knows nothing of it.
+//!
+//! Start with [`Runtime::load`] and [`Policy::place`].
+//!
+//! Invariants:
+//! * An answer is a [`placement::Decision`] that was checked in full, or a [`PolicyError`]. There is no third way, and
+//!   an error never places anything.
+//! * A guest gets `context`, `log` and `cluster` and nothing else; it cannot outlive its deadline, memory, host call
+//!   or copy quota (see [`Limits`]), and the next call does not notice that it tried.
+//! * The same input gives the same verdict: no clock, no chance, one NaN.
+//! * Compiled code is read from disk only if its authentication code, made with a key that only we can read, is
+//!   right: whoever can write compiled code is us.
+//!
+//! Fuel was refused as the deadline: it costs more at compile and run time, and people think in milliseconds. The
+//! deadline is processor time, so that a busy machine does not turn good policies into failing ones.
+
+#![expect(unsafe_code, reason = "compiled code from the cache is mapped; the thread's clock is a C function")]
+
+mod bindings;
+mod cache;
+mod call;
+mod deadline;
+mod limits;
+mod load;
+pub mod placement;
+mod policy;
+mod runtime;
+
+pub use call::{LogLevel, LogLine, PolicyError};
+pub use limits::Limits;
+pub use load::LoadError;
+pub use policy::{Kind, Manifest, Policy, SettingsIssue};
+pub use runtime::{Runtime, StartError};

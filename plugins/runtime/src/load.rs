@@ -1,0 +1,140 @@
+//! Whether a component may become a policy: what it is, what it imports, what it exports. Nothing of it runs here.
+
+use crate::call::PolicyError;
+use crate::policy::SettingsIssue;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+/// The package of the contract, and the versions of it that are served: 0.1.x.
+const PACKAGE: &str = "collective:policy/";
+const TRACK: &str = "0.1.";
+
+/// Interfaces a policy may import.
+const IMPORTS: [&str; 4] = ["types", "context", "log", "cluster"];
+
+/// Interfaces the world `placement-policy` exports.
+const EXPORTS: [&str; 2] = ["plugin", "placement"];
+
+/// Most names of exports that an error repeats.
+const NAMES_SHOWN_MAX: usize = 8;
+
+/// Why a component does not become a policy.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum LoadError {
+    /// It is larger than [`crate::Limits::component_bytes_max`].
+    #[error("the component has {bytes} bytes, more than the {bytes_max} that are allowed")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// It does not begin as WebAssembly does.
+    #[error("this is not WebAssembly: give the .wasm file of a component")]
+    NotWebAssembly,
+    /// It is a core module.
+    #[error(
+        "this is a core WebAssembly module: make it a component, for example with `wasm-tools component new`"
+    )]
+    NotComponent,
+    /// It is WebAssembly, but cut off, invalid or beyond what the engine supports.
+    #[error("the component is damaged or not supported: {detail}")]
+    Damaged {
+        /// What the engine says.
+        detail: String,
+    },
+    /// It speaks another version of the contract.
+    #[error("the component uses {name}, this runtime serves versions {TRACK}x: build it against those")]
+    OtherVersion {
+        /// The import or export.
+        name: String,
+    },
+    /// It asks for something policies do not get.
+    #[error(
+        "the component imports {name}, which no policy gets: a policy may import collective:policy/ context, log and cluster"
+    )]
+    UnknownImport {
+        /// The import.
+        name: String,
+    },
+    /// It is not of a world we know.
+    #[error("the component is no placement policy: it does not export collective:policy/{missing} (it exports: {})", list(.exports))]
+    WrongWorld {
+        /// The first interface that is missing.
+        missing: &'static str,
+        /// What it exports instead.
+        exports: Vec<String>,
+    },
+    /// The names are right and the types are not, or it needs a function that this runtime lacks.
+    #[error("the component does not fit the contract: {detail}")]
+    Contract {
+        /// What the engine says.
+        detail: String,
+    },
+    /// It failed while it was asked what it is.
+    #[error("the policy cannot describe itself")]
+    Describe(#[source] PolicyError),
+    /// It says nonsense about itself.
+    #[error("the policy's manifest is wrong: {field} {problem}")]
+    Manifest {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Its default settings do not pass its own validation.
+    #[error("the policy refuses its own default settings: {}", .issues.first().map_or("", |issue| &issue.message))]
+    DefaultSettings {
+        /// What it says about them.
+        issues: Vec<SettingsIssue>,
+    },
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+/// Looks at the first bytes, because the engine's own words for these mistakes help nobody.
+pub(crate) fn check_header(bytes: &[u8], bytes_max: usize) -> Result<(), LoadError> {
+    const MAGIC: &[u8] = b"\0asm";
+    const MODULE: &[u8] = &[1, 0, 0, 0];
+    if bytes.len() > bytes_max {
+        return Err(LoadError::TooLarge { bytes: bytes.len(), bytes_max });
+    }
+    match bytes.strip_prefix(MAGIC) {
+        None => Err(LoadError::NotWebAssembly),
+        Some(rest) if rest.starts_with(MODULE) => Err(LoadError::NotComponent),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Compares the component's imports and exports with the contract, by name.
+pub(crate) fn check_world(engine: &Engine, component: &Component) -> Result<(), LoadError> {
+    let world = component.component_type();
+    let imports: Vec<String> = world.imports(engine).map(|(name, _)| name.to_owned()).collect();
+    let exports: Vec<String> = world.exports(engine).map(|(name, _)| name.to_owned()).collect();
+    for name in imports.iter().chain(&exports) {
+        if let Some((_, version)) = ours(name)
+            && !version.starts_with(TRACK)
+        {
+            return Err(LoadError::OtherVersion { name: name.clone() });
+        }
+    }
+    let unknown =
+        imports.iter().find(|name| !ours(name).is_some_and(|(interface, _)| IMPORTS.contains(&interface)));
+    if let Some(name) = unknown {
+        return Err(LoadError::UnknownImport { name: name.clone() });
+    }
+    let exported =
+        |wanted: &str| exports.iter().any(|name| ours(name).is_some_and(|(name, _)| name == wanted));
+    if let Some(missing) = EXPORTS.into_iter().find(|wanted| !exported(wanted)) {
+        let exports = exports.into_iter().take(NAMES_SHOWN_MAX).collect();
+        return Err(LoadError::WrongWorld { missing, exports });
+    }
+    Ok(())
+}
+
+/// Interface and version of a name of our package.
+fn ours(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix(PACKAGE)?.split_once('@')
+}
