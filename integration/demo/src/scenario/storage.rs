@@ -1,0 +1,97 @@
+//! What outlives an instance and what does not.
+
+use super::{BOOT_PATIENCE, FIRST, SECOND, Serving, Stage};
+use anyhow::Context as _;
+use std::time::Duration;
+
+impl Stage {
+    /// Deletes both instances of the first deployment and lets them come back, from complete local images.
+    pub(super) async fn storage(&mut self, serving: Serving) -> anyhow::Result<Serving> {
+        self.claims.step("collective delete instance: the overlay goes, the user's volume stays");
+        let patience = Duration::from_secs(5);
+        let volume = serving.office.get("/volume", patience).await?;
+        let overlay = serving.office.get("/overlay", patience).await?;
+        self.complete_image(&serving.workspace).await?;
+        self.complete_image(&serving.gateway).await?;
+        for instance in [&serving.workspace, &serving.gateway] {
+            self.cli.run(&["delete", "instance", &instance.id.to_string()]).await?;
+        }
+        let gateway = self
+            .api
+            .ready(&serving.gateway.id.to_string(), Some(&serving.gateway.incarnation), BOOT_PATIENCE)
+            .await?;
+        let workspace = self
+            .api
+            .ready(&serving.workspace.id.to_string(), Some(&serving.workspace.incarnation), BOOT_PATIENCE)
+            .await?;
+        serving.office.first("/instance", BOOT_PATIENCE).await?;
+        let (volume_now, overlay_now) =
+            (serving.office.get("/volume", patience).await?, serving.office.get("/overlay", patience).await?);
+        self.claims.verify(
+            "the user volume's content survives deletion and re-creation of its instance, the overlay does not",
+            !volume.trim().is_empty() && volume == volume_now && !overlay.trim().is_empty() && overlay != overlay_now,
+            &format!("volume {} then {}, overlay {} then {}", volume.trim(), volume_now.trim(), overlay.trim(), overlay_now.trim()),
+        );
+        let serving = Serving { gateway, workspace, office: serving.office };
+        self.boot_figures(&serving, "local", "both appliances at once, image complete on the host")?;
+        Ok(serving)
+    }
+
+    /// Deletes what was applied and waits until the hosts hold nothing.
+    pub(super) async fn deletion(&mut self) {
+        self.claims.step("collective delete -f");
+        let claim = "`collective delete -f` leaves no instance, domain, tap or bridge on any host";
+        let result = self.delete_all().await;
+        if let Some((holds, evidence)) = self.claims.attempt(claim, result) {
+            self.claims.verify(claim, holds, &evidence);
+        }
+    }
+
+    async fn delete_all(&self) -> anyhow::Result<(bool, String)> {
+        let branch = self.work.join("branch.yaml");
+        self.cli.run(&["delete", "-f", branch.to_str().context("no UTF-8 name")?]).await?;
+        let bundle = self.arguments.bundle.to_str().context("no UTF-8 name")?;
+        self.cli.run(&["delete", "-f", bundle]).await?;
+        for deployment in [FIRST, SECOND] {
+            let object = format!("deployment/{deployment}");
+            self.cli.run(&["wait", &object, "--for", "deleted", "--timeout", "60s"]).await?;
+        }
+        let until = std::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let left = self.on_hosts()?;
+            if left.is_empty() || std::time::Instant::now() > until {
+                return Ok((
+                    left.is_empty(),
+                    if left.is_empty() {
+                        "each host looked at from inside".to_owned()
+                    } else {
+                        left.join(", ")
+                    },
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    fn on_hosts(&self) -> anyhow::Result<Vec<String>> {
+        let mut left = Vec::new();
+        for name in self.hosts() {
+            let part = self.playground.part(&name)?;
+            let links = part.exec(&["ip", "-o", "link"])?;
+            for line in String::from_utf8_lossy(&links.stdout).lines() {
+                let link = line.split(": ").nth(1).unwrap_or_default();
+                if ["cb", "ct", "cx"].iter().any(|ours| link.starts_with(ours)) {
+                    left.push(format!("{name}: link {link}"));
+                }
+            }
+            let domains = part.exec(&["virsh", "-q", "-c", "qemu:///system", "list", "--all", "--name"])?;
+            anyhow::ensure!(domains.status.success(), "virsh: {}", String::from_utf8_lossy(&domains.stderr));
+            left.extend(
+                String::from_utf8_lossy(&domains.stdout)
+                    .split_whitespace()
+                    .map(|d| format!("{name}: domain {d}")),
+            );
+        }
+        Ok(left)
+    }
+}
