@@ -1,0 +1,192 @@
+//! One image on this host: its bytes, its torrent, and the guests that read it.
+
+use bytes::Bytes;
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use streamer_api::{ImageStatus, PeerStatus, Stalls};
+use streamer_export::{Export, Extent, Reading};
+use streamer_swarm::Torrent;
+use streamer_volume::{PieceState, Ready, Volume};
+
+/// One image: what the block export reads.
+pub(crate) struct Image {
+    pub(crate) volume: Arc<Volume>,
+    pub(crate) torrent: Torrent,
+    stalls: Mutex<Stalls>,
+}
+
+impl Image {
+    pub(crate) fn new(volume: Arc<Volume>, torrent: Torrent) -> Self {
+        Self { volume, torrent, stalls: Mutex::default() }
+    }
+
+    /// Its name on the block export.
+    pub(crate) fn export_name(&self) -> String {
+        self.volume.image().digest.hex()
+    }
+
+    /// The image right now.
+    pub(crate) async fn status(&self, with_map: bool) -> ImageStatus {
+        let torrent = self.torrent.status().await;
+        let image = self.volume.image();
+        let (bytes, bytes_uploaded, bytes_poisoned) = self.volume.counted();
+        let local = [PieceState::Held, PieceState::Memory];
+        let trouble = self.volume.trouble().or_else(|| {
+            let nobody = torrent.peers.is_empty().then_some("no peer is connected");
+            let lacking = torrent.lacks_sources.then(|| nobody.unwrap_or("no connected peer has what is read"));
+            match (lacking, torrent.tracker_trouble) {
+                (Some(lacking), Some(tracker)) => Some(format!("{lacking}, and {tracker}")),
+                (Some(lacking), None) => Some(lacking.to_owned()),
+                (None, tracker) => tracker,
+            }
+        });
+        ImageStatus {
+            export: self.export_name(),
+            size_bytes: image.geometry.size_bytes(),
+            piece_bytes: image.geometry.piece_bytes(),
+            pieces: image.geometry.pieces(),
+            pieces_zero: image.zero.count(),
+            pieces_local: u32::try_from(self.volume.pieces_in(&local).count()).unwrap_or(u32::MAX),
+            bytes,
+            bytes_uploaded,
+            bytes_poisoned,
+            stalls: self.stalls().clone(),
+            peers: torrent
+                .peers
+                .into_iter()
+                .map(|peer| PeerStatus {
+                    address: peer.address.to_string(),
+                    origin: peer.origin,
+                    pieces: peer.pieces,
+                    bytes_down: peer.bytes_down,
+                    bytes_up: peer.bytes_up,
+                })
+                .collect(),
+            piece_map: with_map.then(|| self.piece_map(&torrent.fetching)),
+            trouble,
+        }
+    }
+
+    /// Reads that had to wait.
+    pub(crate) fn stalls(&self) -> MutexGuard<'_, Stalls> {
+        self.stalls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn piece_map(&self, fetching: &[u32]) -> String {
+        let mut map: Vec<u8> = (0..self.volume.image().geometry.pieces())
+            .map(|piece| match self.volume.state(piece) {
+                PieceState::Zero => b'z',
+                PieceState::Held | PieceState::Memory => b'h',
+                PieceState::Absent | PieceState::Claimed => b'.',
+            })
+            .collect();
+        for piece in fetching {
+            if let Some(mark) = map.get_mut(*piece as usize).filter(|mark| **mark == b'.') {
+                *mark = b'f';
+            }
+        }
+        String::from_utf8(map).unwrap_or_default()
+    }
+
+    /// Verifies what is claimed of a range; then it is held or absent.
+    async fn verify_claimed(&self, pieces: Range<u32>) -> io::Result<()> {
+        let claimed: Vec<u32> =
+            pieces.filter(|piece| self.volume.state(*piece) == PieceState::Claimed).collect();
+        if claimed.is_empty() {
+            return Ok(());
+        }
+        let (volume, torrent) = (Arc::clone(&self.volume), self.torrent.clone());
+        let verify = move || verify(&volume, &torrent, claimed);
+        tokio::task::spawn_blocking(verify).await.map_err(io::Error::other)
+    }
+
+    async fn read(&self, offset: u64, length: u32) -> io::Result<Bytes> {
+        let pieces = self.volume.image().geometry.touched(offset, u64::from(length));
+        let mut stall: Option<Stall<'_>> = None;
+        loop {
+            self.verify_claimed(pieces.clone()).await?;
+            let absent: Vec<u32> =
+                pieces.clone().filter(|piece| self.volume.state(*piece) == PieceState::Absent).collect();
+            if !absent.is_empty() {
+                stall.get_or_insert_with(|| Stall::begin(self));
+                self.torrent.fetch(pieces.clone(), absent).await;
+                continue;
+            }
+            let volume = Arc::clone(&self.volume);
+            let read = tokio::task::spawn_blocking(move || volume.read(offset, length));
+            match read.await.map_err(io::Error::other)? {
+                Ready::Bytes(bytes) => return Ok(bytes),
+                // Lost between the look and the read; it is fetched again.
+                Ready::Absent(_) => {}
+            }
+        }
+    }
+}
+
+/// Verifies claimed pieces and tells the torrent of those that are right.
+pub(crate) fn verify(volume: &Volume, torrent: &Torrent, claimed: Vec<u32>) {
+    for piece in claimed {
+        volume.verify(piece);
+        if volume.state(piece) == PieceState::Held {
+            torrent.found(piece);
+        }
+    }
+}
+
+impl Export for Image {
+    fn size(&self) -> u64 {
+        self.volume.image().geometry.size_bytes()
+    }
+
+    fn read_now(&self, offset: u64, length: u32) -> Option<Bytes> {
+        self.volume.read_now(offset, length)
+    }
+
+    fn read_at(&self, offset: u64, length: u32) -> Reading<'_> {
+        Box::pin(self.read(offset, length))
+    }
+
+    fn extents(&self, offset: u64, length: u32) -> Vec<Extent> {
+        let image = self.volume.image();
+        let mut extents: Vec<Extent> = Vec::new();
+        let mut at = offset;
+        let end = offset + u64::from(length);
+        for piece in image.geometry.touched(offset, u64::from(length)) {
+            let until = (image.geometry.offset(piece) + u64::from(image.geometry.length(piece))).min(end);
+            let zero = image.zero.contains(piece);
+            match extents.last_mut().filter(|last| last.zero == zero) {
+                Some(last) => last.length += until - at,
+                None => extents.push(Extent { length: until - at, zero }),
+            }
+            at = until;
+        }
+        extents
+    }
+}
+
+/// A read that waits, counted also when its guest goes away.
+struct Stall<'a> {
+    image: &'a Image,
+    since: Instant,
+}
+
+impl<'a> Stall<'a> {
+    fn begin(image: &'a Image) -> Self {
+        let mut stalls = image.stalls();
+        stalls.count += 1;
+        stalls.waiting += 1;
+        Self { image, since: Instant::now() }
+    }
+}
+
+impl Drop for Stall<'_> {
+    fn drop(&mut self) {
+        let waited = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let mut stalls = self.image.stalls();
+        stalls.waiting -= 1;
+        stalls.total_ms += waited;
+        stalls.longest_ms = stalls.longest_ms.max(waited);
+    }
+}

@@ -1,0 +1,346 @@
+//! Every image on this host, and what may be done with them.
+
+use crate::config::Config;
+use crate::image::{self, Image};
+use crate::problem::Refusal;
+use crate::shelf::Shelf;
+use crate::telemetry;
+use anyhow::Context as _;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use streamer_api::{ImageSource, ImageStatus, Prefetch, PublishProgress, Published, StreamerStatus};
+use streamer_export::Server;
+use streamer_swarm::{Engine, Torrent};
+use streamer_volume::{Cache, Draft, PieceState, Settings, Volume};
+use tokio::sync::{Mutex, Notify};
+use tokio_util::sync::CancellationToken;
+use types::Digest;
+
+/// Longest time a stored piece stays undurable.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+
+struct Open {
+    image: Arc<Image>,
+    settings: Settings,
+}
+
+/// The daemon's state.
+pub(crate) struct Streamer {
+    cache: Arc<Cache>,
+    engine: Engine,
+    exports: Server,
+    /// Held while an image is named, removed, evicted or installed: these are one after the other.
+    images: Mutex<BTreeMap<Digest, Open>>,
+    flush: Arc<Notify>,
+    nbd_socket: String,
+    cache_bytes_max: Option<u64>,
+}
+
+impl Streamer {
+    /// Opens the cache, joins the swarm, and takes up every image that was named or published before.
+    pub(crate) async fn start(config: &Config, engine: streamer_swarm::Config) -> anyhow::Result<Arc<Self>> {
+        let cache_bytes_max = config.cache_bytes_max.map(|size| size.0);
+        let cache = Cache::open(&config.cache_dir, cache_bytes_max)?;
+        let listen = engine.listen;
+        let engine = Engine::start(engine).await.with_context(|| format!("cannot listen on {listen}"))?;
+        let streamer = Arc::new(Self {
+            cache: Arc::new(cache),
+            engine,
+            exports: Server::new(),
+            images: Mutex::default(),
+            flush: Arc::new(Notify::new()),
+            nbd_socket: config.nbd_socket.display().to_string(),
+            cache_bytes_max,
+        });
+        let mut images = streamer.images.lock().await;
+        for digest in streamer.cache.images()? {
+            let settings = streamer.cache.settings(digest)?;
+            if settings.named || settings.pinned {
+                // One bad image must not keep the others from their guests.
+                match streamer.open(digest, settings).await {
+                    Ok(open) => drop(images.insert(digest, open)),
+                    Err(refusal) => tracing::error!(image = %digest, %refusal, "cannot take up an image"),
+                }
+            }
+        }
+        drop(images);
+        Ok(streamer)
+    }
+
+    /// The block export.
+    pub(crate) fn exports(&self) -> Server {
+        self.exports.clone()
+    }
+
+    /// Where peers reach us.
+    pub(crate) fn announce_addr(&self) -> SocketAddr {
+        self.engine.announce_addr()
+    }
+
+    /// Names an image. Done when it is exported.
+    pub(crate) async fn put(&self, digest: Digest, source: ImageSource) -> Result<ImageStatus, Refusal> {
+        let (metainfo, manifest) = (source.metainfo.clone(), source.manifest.clone());
+        let parse = move || streamer_volume::Image::parse(&metainfo.0, &manifest.0, Some(digest));
+        let parsed = blocking(parse).await??;
+        let mut images = self.images.lock().await;
+        let settings = Settings { source, named: true, pinned: false };
+        let image = match images.get_mut(&digest) {
+            Some(open) => {
+                let settings = Settings { pinned: open.settings.pinned, ..settings };
+                if settings != open.settings {
+                    self.cache.set_settings(digest, &settings)?;
+                }
+                let anew = !open.settings.named;
+                open.settings = settings;
+                if anew {
+                    open.image.volume.begin_counting();
+                }
+                self.apply(open, anew);
+                Arc::clone(&open.image)
+            }
+            None => {
+                self.make_room(&images, parsed.geometry.size_bytes());
+                self.cache.set_settings(digest, &settings)?;
+                let open = self.open(digest, settings).await?;
+                open.image.volume.begin_counting();
+                let image = Arc::clone(&open.image);
+                images.insert(digest, open);
+                image
+            }
+        };
+        drop(images);
+        Ok(image.status(false).await)
+    }
+
+    /// Exports and fetches an image no longer. One that was published here is seeded all the same.
+    pub(crate) async fn delete(&self, digest: Digest) -> Result<(), Refusal> {
+        let mut images = self.images.lock().await;
+        let Some(open) = images.get_mut(&digest).filter(|open| open.settings.named) else { return Ok(()) };
+        let settings = Settings { named: false, ..open.settings.clone() };
+        self.cache.set_settings(digest, &settings)?;
+        open.settings = settings;
+        self.exports.remove(&open.image.export_name());
+        open.image.torrent.set_prefetch(false);
+        if !open.settings.pinned {
+            let image = Arc::clone(&open.image);
+            images.remove(&digest);
+            self.close(image).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes an image's bytes.
+    pub(crate) async fn evict(&self, digest: Digest) -> Result<(), Refusal> {
+        let mut images = self.images.lock().await;
+        if images.get(&digest).is_some_and(|open| open.settings.named) {
+            return Err(Refusal::Exported(digest));
+        }
+        if let Some(open) = images.remove(&digest) {
+            self.close(open.image).await?;
+        }
+        Ok(self.cache.remove(digest)?)
+    }
+
+    /// Every image that is named or seeded.
+    pub(crate) async fn list(&self) -> Vec<ImageStatus> {
+        let images: Vec<Arc<Image>> =
+            self.images.lock().await.values().map(|open| Arc::clone(&open.image)).collect();
+        futures::future::join_all(images.iter().map(|image| image.status(false))).await
+    }
+
+    /// One image.
+    pub(crate) async fn get(&self, digest: Digest) -> Result<ImageStatus, Refusal> {
+        let image = self.images.lock().await.get(&digest).map(|open| Arc::clone(&open.image));
+        match image {
+            Some(image) => Ok(image.status(true).await),
+            None => Err(Refusal::Unknown(digest)),
+        }
+    }
+
+    /// The daemon as a whole.
+    pub(crate) async fn status(&self) -> StreamerStatus {
+        let images = self.images.lock().await;
+        StreamerStatus {
+            nbd_socket: self.nbd_socket.clone(),
+            listen: self.engine.announce_addr().to_string(),
+            cache_bytes: self.cache.bytes(),
+            free_bytes: self.cache.free_bytes(),
+            images: u32::try_from(images.values().filter(|open| open.settings.named).count())
+                .unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Cuts, hashes and seeds a file.
+    pub(crate) async fn publish(
+        &self,
+        request: streamer_api::PublishRequest,
+        progress: impl Fn(PublishProgress) + Send + Sync + 'static,
+    ) -> Result<Published, Refusal> {
+        let cache = Arc::clone(&self.cache);
+        let make = move || {
+            let report = |bytes_done, bytes_total| {
+                progress(PublishProgress { bytes_done, bytes_total, ..PublishProgress::default() });
+            };
+            let piece_bytes = request.piece_bytes.map(|size| size.0);
+            streamer_volume::publish(&cache, &request.path, &request.tracker, piece_bytes, &report)
+        };
+        let draft = Arc::new(blocking(make).await??);
+        self.install(&draft).await?;
+        Ok(Published {
+            digest: draft.image.digest,
+            size_bytes: draft.image.geometry.size_bytes(),
+            metainfo: draft.source.metainfo.clone(),
+            manifest: draft.source.manifest.clone(),
+        })
+    }
+
+    async fn install(&self, draft: &Arc<Draft>) -> Result<(), Refusal> {
+        let digest = draft.image.digest;
+        let mut images = self.images.lock().await;
+        if !images.contains_key(&digest) {
+            if self.cache.settings(digest).is_err() {
+                draft.install(&self.cache)?;
+                let open = self.open(digest, draft.settings()).await?;
+                images.insert(digest, open);
+                return Ok(());
+            }
+            let open = self.open(digest, self.cache.settings(digest)?).await?;
+            images.insert(digest, open);
+        }
+        let Some(open) = images.get_mut(&digest) else { return Err(Refusal::Unknown(digest)) };
+        let (volume, feeder) = (Arc::clone(&open.image.volume), Arc::clone(draft));
+        blocking(move || feeder.feed(&volume)).await??;
+        for piece in open.image.volume.pieces_in(&[PieceState::Held]) {
+            open.image.torrent.found(piece);
+        }
+        let settings = draft.settings();
+        self.cache.set_settings(digest, &settings)?;
+        let anew = !open.settings.named;
+        open.settings = settings;
+        self.apply(open, anew);
+        Ok(())
+    }
+
+    /// Makes stored pieces durable, and numbers public, until `stop`.
+    pub(crate) async fn upkeep(self: Arc<Self>, stop: CancellationToken) {
+        let mut clock = tokio::time::interval(FLUSH_INTERVAL);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = clock.tick() => {}
+                () = self.flush.notified() => {}
+                () = stop.cancelled() => return,
+            }
+            let images: Vec<Arc<Image>> =
+                self.images.lock().await.values().map(|open| Arc::clone(&open.image)).collect();
+            telemetry::publish(&images, self.cache.bytes(), self.cache.free_bytes());
+            let flush = move || {
+                for image in images {
+                    if let Err(error) = image.volume.flush() {
+                        tracing::error!(image = %image.volume.image().digest.short(), %error, "cannot make pieces durable");
+                    }
+                }
+            };
+            if let Err(refusal) = blocking(flush).await {
+                tracing::error!(%refusal, "flushing failed");
+            }
+        }
+    }
+
+    /// Leaves the swarm and closes every image in order.
+    pub(crate) async fn shutdown(&self) {
+        let leaving = tokio::time::timeout(Duration::from_secs(2), self.engine.shutdown()).await;
+        if leaving.is_err() {
+            tracing::warn!("some peers were not told that we leave");
+        }
+        let images = std::mem::take(&mut *self.images.lock().await);
+        for open in images.into_values() {
+            let volume = Arc::clone(&open.image.volume);
+            match blocking(move || volume.close()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "cannot close an image; it is verified at the next start"),
+                Err(refusal) => tracing::error!(%refusal, "closing failed"),
+            }
+        }
+    }
+
+    /// Takes up an image whose settings are in the cache.
+    async fn open(&self, digest: Digest, settings: Settings) -> Result<Open, Refusal> {
+        let (metainfo, manifest) = (settings.source.metainfo.clone(), settings.source.manifest.clone());
+        let cache = Arc::clone(&self.cache);
+        let open = move || -> Result<Arc<Volume>, Refusal> {
+            let image = streamer_volume::Image::parse(&metainfo.0, &manifest.0, Some(digest))?;
+            Ok(Arc::new(cache.volume(Arc::new(image))?))
+        };
+        let volume = blocking(open).await??;
+        let shelf = Shelf { volume: Arc::clone(&volume), flush: Arc::clone(&self.flush) };
+        let info_hash = volume.image().info_hash;
+        let torrent = self.engine.add(info_hash, Arc::new(shelf), settings.source.tracker.clone());
+        let open = Open { image: Arc::new(Image::new(volume, torrent)), settings };
+        self.apply(&open, open.settings.named);
+        Ok(open)
+    }
+
+    /// Carries out an image's settings.
+    fn apply(&self, open: &Open, export: bool) {
+        if export {
+            self.exports.add(open.image.export_name(), Arc::clone(&open.image) as _);
+        }
+        open.image.torrent.set_tracker(open.settings.source.tracker.clone());
+        let everything = open.settings.named && open.settings.source.prefetch == Prefetch::Full;
+        let (volume, torrent) = (Arc::clone(&open.image.volume), open.image.torrent.clone());
+        if volume.pieces_in(&[PieceState::Claimed]).next().is_none() {
+            torrent.set_prefetch(everything);
+            return;
+        }
+        // What is claimed need not be fetched again if it is right.
+        tokio::task::spawn_blocking(move || verify_all(&volume, &torrent, everything));
+    }
+
+    async fn close(&self, image: Arc<Image>) -> Result<(), Refusal> {
+        self.exports.remove(&image.export_name());
+        self.engine.remove(image.volume.image().info_hash).await;
+        let volume = Arc::clone(&image.volume);
+        drop(image);
+        if let Err(error) = blocking(move || volume.close()).await? {
+            tracing::error!(%error, "cannot close an image; it is verified when it is named again");
+        }
+        Ok(())
+    }
+
+    /// Evicts images nobody names, oldest first, while an image of that size does not fit.
+    fn make_room(&self, images: &BTreeMap<Digest, Open>, size_bytes: u64) {
+        let Some(limit) = self.cache_bytes_max else { return };
+        let Ok(cached) = self.cache.images() else { return };
+        let mut idle: Vec<(SystemTime, Digest)> = cached
+            .into_iter()
+            .filter(|digest| !images.contains_key(digest))
+            .filter(|digest| self.cache.settings(*digest).is_ok_and(|kept| !kept.named && !kept.pinned))
+            .map(|digest| (self.cache.last_used(digest), digest))
+            .collect();
+        idle.sort_unstable();
+        for (_, digest) in idle {
+            if self.cache.bytes().saturating_add(size_bytes) <= limit {
+                return;
+            }
+            match self.cache.remove(digest) {
+                Ok(()) => tracing::info!(image = %digest, "evicted to make room"),
+                Err(error) => tracing::error!(image = %digest, %error, "cannot evict"),
+            }
+        }
+    }
+}
+
+fn verify_all(volume: &Volume, torrent: &Torrent, prefetch: bool) {
+    let claimed: Vec<u32> = volume.pieces_in(&[PieceState::Claimed]).collect();
+    tracing::info!(image = %volume.image().digest.short(), pieces = claimed.len(), "verifying the cache");
+    image::verify(volume, torrent, claimed);
+    torrent.set_prefetch(prefetch);
+}
+
+/// Runs what blocks on the disk where that is allowed.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::Panicked)
+}

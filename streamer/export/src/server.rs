@@ -1,0 +1,138 @@
+//! The listening socket and the table of exports.
+
+use crate::{Export, negotiation, transmission};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// A client that has not chosen an export by then is dropped.
+const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Clients at a time; more wait to be accepted.
+const CLIENTS_MAX: usize = 1024;
+
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) export: Arc<dyn Export>,
+    /// Ends its connections.
+    pub(crate) gone: CancellationToken,
+}
+
+/// Serves exports by name. Clones share one table.
+#[derive(Clone, Default)]
+pub struct Server {
+    exports: Arc<Mutex<BTreeMap<String, Entry>>>,
+}
+
+impl Server {
+    /// A server without exports.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Offers an export; one of the same name is replaced and its clients are dropped.
+    pub fn add(&self, name: String, export: Arc<dyn Export>) {
+        let entry = Entry { export, gone: CancellationToken::new() };
+        if let Some(old) = self.table().insert(name, entry) {
+            old.gone.cancel();
+        }
+    }
+
+    /// Offers an export no longer and drops its clients.
+    pub fn remove(&self, name: &str) {
+        if let Some(old) = self.table().remove(name) {
+            old.gone.cancel();
+        }
+    }
+
+    /// Serves on a unix socket until `shutdown`. A socket that is there already is replaced.
+    ///
+    /// # Errors
+    /// If the socket cannot be bound.
+    pub fn serve(
+        self,
+        path: &Path,
+        shutdown: CancellationToken,
+    ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+        Ok(self.accept(listener, shutdown))
+    }
+
+    async fn accept(self, listener: UnixListener, shutdown: CancellationToken) {
+        let tasks = TaskTracker::new();
+        let clients = Arc::new(tokio::sync::Semaphore::new(CLIENTS_MAX));
+        loop {
+            let Ok(permit) = Arc::clone(&clients).acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = shutdown.cancelled() => break,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let (server, shutdown) = (self.clone(), shutdown.clone());
+                    tasks.spawn(async move {
+                        let _permit = permit;
+                        tokio::select! {
+                            () = server.client(stream) => {}
+                            () = shutdown.cancelled() => {}
+                        }
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors: others end before long.
+                    tracing::warn!(%error, "cannot accept a block client");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    async fn client(&self, mut stream: UnixStream) {
+        let negotiated =
+            tokio::time::timeout(NEGOTIATION_TIMEOUT, negotiation::negotiate(&mut stream, self)).await;
+        let session = match negotiated {
+            Ok(Ok(Some(session))) => session,
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => return tracing::debug!(%error, "a block client failed to negotiate"),
+            Err(_) => return tracing::debug!("a block client chose no export in time"),
+        };
+        let gone = session.entry.gone.clone();
+        tokio::select! {
+            ended = transmission::serve(stream, session) => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a block client was dropped");
+                }
+            }
+            () = gone.cancelled() => {}
+        }
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<Entry> {
+        self.table().get(name).cloned()
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.table().keys().cloned().collect()
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+        self.exports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,28 @@
+//! Pure scheduling: which block of which piece is asked of which peer next.
+//!
+//! No socket, file or clock is touched here: the caller passes the time in, and gets [`Action`]s out. Start at
+//! [`Scheduler`]; [`Geometry`] and [`Pieces`] are the words it is written in.
+//!
+//! A piece is in exactly one state:
+//!
+//! ```text
+//!             plan            last block          verified
+//!   absent ──────────▶ fetching ──────▶ verifying ─────────▶ held
+//!      ▲                   │                │                 │
+//!      └───── peers gone ──┴─── poisoned ───┘◀──── lost ──────┘
+//! ```
+//!
+//! Fetching is one or more attempts, each of a whole piece from one peer: blocks of two peers are never mixed, so that a
+//! piece that fails verification names its culprit. Sequential pickers and BitTorrent's rarest-first were refused for
+//! pieces a guest waits for: those go out at once, and to a second peer when the first is silent for [`PATIENCE`].
+
+mod geometry;
+mod pieces;
+mod scheduler;
+
+pub use geometry::{BLOCK_BYTES, Block, Geometry};
+pub use pieces::{Pieces, WrongBitfield};
+pub use scheduler::{
+    Action, BACKGROUND_WINDOW_BLOCKS, Outcome, PATIENCE, PeerKey, Received, STEAL_AGE, Scheduler,
+    URGENT_WINDOW_BLOCKS,
+};

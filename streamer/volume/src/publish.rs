@@ -1,0 +1,328 @@
+//! Makes an image of a file: copies, cuts and hashes it on all cores.
+
+use crate::cache::{CacheError, Settings, failed, on_disk};
+use crate::have::{Claims, Have, Stamp};
+use crate::image::{check_sizes, sha1, sha256, write, zero_sha1};
+use crate::{Cache, Image, InvalidImage, Source, Volume, durable};
+use bytes::Bytes;
+use rustix::fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, seek};
+use rustix::io::Errno;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use streamer_api::{BytesBySource, ImageSource, Prefetch};
+use streamer_plan::{Geometry, Pieces};
+use thiserror::Error;
+use types::Base64;
+
+/// Piece of images up to [`SMALL_IMAGE_BYTES_MAX`]: a guest's read fetches little more than it needs.
+const SMALL_PIECE_BYTES: u32 = 256 << 10;
+/// Piece of larger images: some clients take no bitfield above 16,500 bytes.
+const LARGE_PIECE_BYTES: u32 = 1 << 20;
+const SMALL_IMAGE_BYTES_MAX: u64 = 32 << 30;
+
+/// Tells apart the publishes of one process.
+static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+/// Why a file cannot be published.
+#[derive(Debug, Error)]
+pub enum PublishError {
+    /// The source file.
+    #[error("cannot read {}", path.display())]
+    Source {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It cannot be an image.
+    #[error("{} cannot be an image: {reason}", path.display())]
+    Unsuitable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// What was written cannot be read back: a mistake of ours.
+    #[error("the image just made is invalid")]
+    Invalid(#[from] InvalidImage),
+    /// The cache.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+/// An image that has been made but is not in the cache yet. Dropped, it leaves nothing.
+#[derive(Debug)]
+pub struct Draft {
+    /// The image.
+    pub image: Arc<Image>,
+    /// How to name it.
+    pub source: ImageSource,
+    folder: PathBuf,
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // Nothing to report to: what is left is removed at the next start.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Draft {
+    /// Puts the image into the cache, named and pinned. It must not be there yet.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`]
+    pub fn install(&self, cache: &Cache) -> Result<(), CacheError> {
+        let path = cache.path(self.image.digest);
+        let rename = || {
+            let settings = self.settings();
+            durable::replace(&self.folder.join("source"), &serde_json::to_vec(&settings)?)?;
+            fs::rename(&self.folder, &path)?;
+            durable::sync_folder(cache.folder())
+        };
+        rename().map_err(failed("make", &path))?;
+        cache.quota().add(on_disk(&path.join("data")));
+        Ok(())
+    }
+
+    /// How it is kept.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        Settings { source: self.source.clone(), named: true, pinned: true }
+    }
+
+    /// Gives every piece to a volume of the same image that is open already.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`]
+    pub fn feed(&self, volume: &Volume) -> Result<(), CacheError> {
+        let path = self.folder.join("data");
+        let geometry = self.image.geometry;
+        let data = File::open(&path).map_err(failed("open", &path))?;
+        for piece in (0..geometry.pieces()).filter(|piece| !self.image.zero.contains(*piece)) {
+            let mut bytes = vec![0; geometry.length(piece) as usize];
+            data.read_exact_at(&mut bytes, geometry.offset(piece)).map_err(failed("read", &path))?;
+            volume.store(piece, &Bytes::from(bytes), Source::Local);
+        }
+        volume.flush().map_err(failed("write", &path))
+    }
+}
+
+/// Copies a file (reflinked where the file system can), cuts it and hashes it on all cores. `progress` is called from
+/// several threads with bytes done and bytes in all.
+///
+/// # Errors
+/// [`PublishError`]; nothing is left in the cache then.
+pub fn publish(
+    cache: &Cache,
+    path: &Path,
+    tracker: &str,
+    piece_bytes: Option<u64>,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<Draft, PublishError> {
+    let unreadable = |source| PublishError::Source { path: path.to_owned(), source };
+    let unsuitable = |reason| PublishError::Unsuitable { path: path.to_owned(), reason };
+    let file = File::open(path).map_err(unreadable)?;
+    let meta = file.metadata().map_err(unreadable)?;
+    if !meta.is_file() {
+        return Err(unsuitable("it is not a regular file".to_owned()));
+    }
+    let piece_bytes = match piece_bytes {
+        Some(bytes) => u32::try_from(bytes).unwrap_or(u32::MAX),
+        None if meta.len() <= SMALL_IMAGE_BYTES_MAX => SMALL_PIECE_BYTES,
+        None => LARGE_PIECE_BYTES,
+    };
+    let geometry = check_sizes(meta.len(), piece_bytes).map_err(unsuitable)?;
+
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    let folder = cache.folder().join(format!("publish-{}-{serial}", std::process::id()));
+    fs::create_dir(&folder).map_err(failed("make the folder", &folder))?;
+    let cleanup = Remover(Some(folder.clone()));
+    let data_path = folder.join("data");
+    let data = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&data_path)
+        .map_err(failed("make", &data_path))?;
+    data.set_len(geometry.size_bytes()).map_err(failed("write", &data_path))?;
+
+    let work = Work::new(&file, &data, geometry, data_ranges(&file, meta.len()).map_err(unreadable)?);
+    let (sha1s, sha256s) = work.run(progress).map_err(unreadable)?;
+    data.sync_data().map_err(failed("write", &data_path))?;
+    let (metainfo, manifest) =
+        write(geometry, &sha1s, sha256s, tracker).map_err(|error| unsuitable(error.to_string()))?;
+    let image = Arc::new(Image::parse(&metainfo, &manifest, Some(sha256(&manifest)))?);
+    save_have(&folder, &data, &image).map_err(failed("write", &folder))?;
+    let source = ImageSource {
+        metainfo: Base64(metainfo),
+        manifest: Base64(manifest),
+        tracker: tracker.to_owned(),
+        prefetch: Prefetch::Off,
+    };
+    Ok(Draft { image, source, folder: cleanup.keep() })
+}
+
+/// Removes a folder unless it is kept.
+struct Remover(Option<PathBuf>);
+
+impl Remover {
+    fn keep(mut self) -> PathBuf {
+        self.0.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Remover {
+    fn drop(&mut self) {
+        if let Some(folder) = self.0.take() {
+            // What is left is removed at the next start.
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+}
+
+fn save_have(folder: &Path, data: &File, image: &Image) -> io::Result<()> {
+    let pieces = image.geometry.pieces();
+    let mut held = Pieces::none(pieces);
+    for piece in (0..pieces).filter(|piece| !image.zero.contains(*piece)) {
+        held.insert(piece);
+    }
+    let claims = Claims { cached: held.clone(), held, touched: Pieces::none(pieces) };
+    Have::new(&claims, BytesBySource::default(), 0, 0, Some(Stamp::of(data)?)).save(&folder.join("have"))
+}
+
+/// Byte ranges of a file that are not holes.
+fn data_ranges(file: &File, length: u64) -> io::Result<Vec<Range<u64>>> {
+    let mut ranges = Vec::new();
+    let mut at = 0;
+    while at < length {
+        let start = match seek(file, SeekFrom::Data(at)) {
+            Err(Errno::NXIO) => break,
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(std::iter::once(0..length).collect()),
+            other => other?,
+        };
+        let end = seek(file, SeekFrom::Hole(start))?.min(length);
+        ranges.push(start..end);
+        at = end;
+    }
+    Ok(ranges)
+}
+
+/// Copying and hashing, piece by piece, shared by all cores.
+struct Work<'a> {
+    from: &'a File,
+    to: &'a File,
+    geometry: Geometry,
+    ranges: Vec<Range<u64>>,
+    next: AtomicU32,
+    done: AtomicU64,
+    failed: AtomicBool,
+    hashes: Mutex<(Vec<u8>, Vec<u8>)>,
+}
+
+impl<'a> Work<'a> {
+    fn new(from: &'a File, to: &'a File, geometry: Geometry, ranges: Vec<Range<u64>>) -> Self {
+        let pieces = geometry.pieces() as usize;
+        Self {
+            from,
+            to,
+            geometry,
+            ranges,
+            next: AtomicU32::new(0),
+            done: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+            hashes: Mutex::new((vec![0; pieces * 20], vec![0; pieces * 32])),
+        }
+    }
+
+    fn run(self, progress: &(dyn Fn(u64, u64) + Sync)) -> io::Result<(Vec<u8>, Vec<u8>)> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..cores).map(|_| scope.spawn(|| self.work(progress))).collect();
+            workers.into_iter().try_for_each(|worker| {
+                worker.join().unwrap_or_else(|_| Err(io::Error::other("a hashing thread panicked")))
+            })
+        })?;
+        Ok(self.hashes.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn work(&self, progress: &(dyn Fn(u64, u64) + Sync)) -> io::Result<()> {
+        let full = self.geometry.piece_bytes();
+        let zero = zero_sha1(full);
+        let mut buffer = vec![0; full as usize];
+        loop {
+            let piece = self.next.fetch_add(1, Ordering::Relaxed);
+            if piece >= self.geometry.pieces() || self.failed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let length = self.geometry.length(piece);
+            let buffer = &mut buffer[..length as usize];
+            let data = self.copy(piece, buffer).inspect_err(|_| self.failed.store(true, Ordering::Relaxed))?;
+            let (sha1_bytes, sha256_bytes) = match data {
+                Content::Data => (sha1(buffer).to_vec(), *sha256(buffer).as_bytes()),
+                Content::Zero if length == full => (zero.clone(), [0; 32]),
+                Content::Zero => (zero_sha1(length), [0; 32]),
+            };
+            let at = piece as usize;
+            let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+            hashes.0[at * 20..at * 20 + 20].copy_from_slice(&sha1_bytes);
+            hashes.1[at * 32..at * 32 + 32].copy_from_slice(&sha256_bytes);
+            drop(hashes);
+            let done = self.done.fetch_add(u64::from(length), Ordering::Relaxed) + u64::from(length);
+            progress(done, self.geometry.size_bytes());
+        }
+    }
+
+    /// Copies a piece and reads the copy, so that what is hashed is what is kept.
+    fn copy(&self, piece: u32, buffer: &mut [u8]) -> io::Result<Content> {
+        let offset = self.geometry.offset(piece);
+        let end = offset + buffer.len() as u64;
+        let at = self.ranges.partition_point(|range| range.end <= offset);
+        if self.ranges.get(at).is_none_or(|range| range.start >= end) {
+            return Ok(Content::Zero);
+        }
+        if copy_whole(self.from, self.to, offset, buffer.len())? {
+            self.to.read_exact_at(buffer, offset)?;
+        } else {
+            self.from.read_exact_at(buffer, offset)?;
+            if buffer.iter().any(|byte| *byte != 0) {
+                self.to.write_all_at(buffer, offset)?;
+            }
+        }
+        if buffer.iter().any(|byte| *byte != 0) {
+            return Ok(Content::Data);
+        }
+        // Best effort: a file system without holes keeps the zeros.
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let _ = fallocate(self.to, hole, offset, buffer.len() as u64);
+        Ok(Content::Zero)
+    }
+}
+
+enum Content {
+    Data,
+    Zero,
+}
+
+/// Copies in the kernel; `false` if it cannot between these files.
+fn copy_whole(from: &File, to: &File, offset: u64, length: usize) -> io::Result<bool> {
+    let (mut read_at, mut write_at) = (offset, offset);
+    let mut rest = length;
+    while rest > 0 {
+        match copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), rest) {
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it became shorter")),
+            Ok(copied) => rest -= copied,
+            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if rest == length => {
+                return Ok(false);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(true)
+}
