@@ -11,7 +11,7 @@ backports=(libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libvirt-dev
 main=(
   build-essential pkg-config      # native build steps of crates
   iproute2 nftables procps        # the kernel's network tools: nft for netd; ip and tests' probes
-  e2fsprogs mtools dosfstools syslinux syslinux-common fdisk debootstrap busybox-static cpio xz-utils  # appliance disks
+  python3 e2fsprogs mtools dosfstools syslinux syslinux-common fdisk debootstrap busybox-static cpio xz-utils  # appliance disks
   rustc-web rust-web-src lld      # policies: Rust's standard library for wasm32 without rustup
   tcpdump curl jq                 # proofs on the wire
   chromium                        # browser tests
