@@ -1,0 +1,12 @@
+import { expect, it } from 'vitest'
+import { staleAfter } from './stale'
+import type { Collection } from './types'
+
+it('makes views that embed an instance stale with it', () => {
+  expect(staleAfter('instances')).toEqual(expect.arrayContaining(['instances', 'deployments', 'hosts', 'boot']))
+  expect(staleAfter('decisions')).toEqual(expect.arrayContaining(['decisions', 'instances']))
+})
+
+it('takes a collection it does not know for none', () => {
+  expect(staleAfter('checkpoints' as Collection)).toEqual([])
+})
