@@ -1,0 +1,93 @@
+//! The contract over HTTP: handlers translate, nothing more.
+
+use crate::switch::{Refusal, Request, Requests};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use netd_api::{Desired, Problem};
+use tokio::sync::oneshot;
+
+/// Largest document in bytes: thousands of ports.
+const DOCUMENT_BYTES_MAX: usize = 16 << 20;
+
+pub(crate) fn router(requests: Requests) -> Router {
+    Router::new()
+        .route("/v1/desired", put(put_desired))
+        .route("/v1/plan", post(post_plan))
+        .route("/v1/status", get(get_status))
+        .route("/v1/purge", post(post_purge))
+        .layer(DefaultBodyLimit::max(DOCUMENT_BYTES_MAX))
+        .with_state(requests)
+}
+
+/// Parses a document; the error names the field.
+pub(crate) fn read_document(bytes: &[u8]) -> Result<Desired, String> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let desired = serde_path_to_error::deserialize(&mut json).map_err(|error| error.to_string())?;
+    json.end().map_err(|error| error.to_string())?;
+    Ok(desired)
+}
+
+async fn put_desired(State(requests): State<Requests>, body: Bytes) -> Response {
+    match read_document(&body) {
+        Ok(desired) => ask(&requests, |answer| Request::Put(desired, answer)).await,
+        Err(message) => invalid(message),
+    }
+}
+
+async fn post_plan(State(requests): State<Requests>, body: Bytes) -> Response {
+    match read_document(&body) {
+        Ok(desired) => ask(&requests, |answer| Request::Plan(desired, answer)).await,
+        Err(message) => invalid(message),
+    }
+}
+
+async fn get_status(State(requests): State<Requests>) -> Response {
+    ask(&requests, Request::Status).await
+}
+
+async fn post_purge(State(requests): State<Requests>) -> Response {
+    ask(&requests, Request::Purge).await
+}
+
+async fn ask<T: serde::Serialize>(
+    requests: &Requests,
+    request: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Request,
+) -> Response {
+    let (sender, answer) = oneshot::channel();
+    let sent = requests.send(request(sender)).await;
+    match (sent, answer.await) {
+        (Ok(()), Ok(Ok(value))) => Json(value).into_response(),
+        (Ok(()), Ok(Err(refusal))) => refused(&refusal),
+        _ => problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "shutting-down",
+            "netd is shutting down; ask again".to_owned(),
+        ),
+    }
+}
+
+fn refused(refusal: &Refusal) -> Response {
+    let message = chassis::telemetry::chain(refusal).to_string();
+    match refusal {
+        Refusal::Stale { .. } | Refusal::Reused { .. } => {
+            problem(StatusCode::CONFLICT, "stale-generation", message)
+        }
+        Refusal::Invalid(_) => invalid(message),
+        Refusal::Store(_) | Refusal::Observe(_) => {
+            tracing::error!(%message, "a request failed");
+            problem(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+        }
+    }
+}
+
+fn invalid(message: String) -> Response {
+    problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid-document", message)
+}
+
+fn problem(status: StatusCode, code: &str, message: String) -> Response {
+    (status, Json(Problem { code: code.to_owned(), message })).into_response()
+}

@@ -1,0 +1,112 @@
+//! `collective-netd`: one host's virtual switches.
+//!
+//! One task owns the kernel, the stored document and the loop ([`switch`]); everything else sends it requests. Start
+//! at [`switch::Switch`]. On SIGTERM everything stays in place: guests keep running, doors stay as they are.
+
+mod config;
+mod http;
+mod store;
+mod switch;
+
+use anyhow::{Context as _, bail};
+use chassis::unix_http::CallError;
+use clap::{Parser, Subcommand};
+use config::Config;
+use netd_client::Client;
+use std::path::{Path, PathBuf};
+use switch::Switch;
+
+/// One host's virtual switches.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The configuration.
+    #[arg(long, global = true, default_value = "/etc/collective/netd.toml")]
+    config: PathBuf,
+    /// Reads the configuration, says what is wrong with it, and ends.
+    #[arg(long)]
+    check_config: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves (the default).
+    Run,
+    /// Shows what is, as JSON.
+    Status,
+    /// Shows what a desired document would change, a line a step. Changes nothing.
+    Plan {
+        /// The document, JSON.
+        #[arg(long)]
+        desired: PathBuf,
+    },
+    /// Removes everything of netd's from this host, also without a running netd.
+    Purge,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    chassis::telemetry::init("netd");
+    let config = Config::load(&arguments.config)?;
+    if arguments.check_config {
+        return Ok(());
+    }
+    // Two workers: one for the switch, one for the socket.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(async {
+        match arguments.command.unwrap_or(Command::Run) {
+            Command::Run => run(config).await,
+            Command::Status => show(&Client::new(&config.socket).status().await?),
+            Command::Plan { desired } => plan(&config, &desired).await,
+            Command::Purge => purge(config).await,
+        }
+    });
+    runtime.shutdown_background();
+    result
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let shutdown = chassis::shutdown::on_signal()?;
+    let metrics = chassis::metrics::router();
+    let switch = Switch::open(&config)?;
+    let listener = chassis::unix_http::bind(&config.socket, 0o660)
+        .with_context(|| format!("cannot listen on {}", config.socket.display()))?;
+    let (requests, task) = switch.spawn(shutdown.clone());
+    tracing::info!(socket = %config.socket.display(), "serving");
+    chassis::unix_http::serve(listener, http::router(requests).merge(metrics), shutdown).await;
+    task.await?;
+    Ok(())
+}
+
+async fn plan(config: &Config, path: &Path) -> anyhow::Result<()> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let desired =
+        http::read_document(&text).map_err(|message| anyhow::anyhow!("{}: {message}", path.display()))?;
+    print_lines(&Client::new(&config.socket).plan(&desired).await?.steps);
+    Ok(())
+}
+
+async fn purge(config: Config) -> anyhow::Result<()> {
+    let status = match Client::new(&config.socket).purge().await {
+        Err(CallError::Connect { .. }) => Switch::open(&config)?.purge().await?,
+        answer => answer?,
+    };
+    if !status.failures.is_empty() {
+        bail!("not everything could be removed: {}", status.failures.join("; "));
+    }
+    Ok(())
+}
+
+fn show(status: &netd_api::Status) -> anyhow::Result<()> {
+    print_lines(&[serde_json::to_string_pretty(status)?]);
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "what a person asked for on the command line")]
+fn print_lines(lines: &[String]) {
+    for line in lines {
+        println!("{line}");
+    }
+}

@@ -1,0 +1,65 @@
+//! What one host's virtual switches should be, what they are, and the ordered steps between the two.
+//!
+//! Pure: values in, values out. No socket, file, clock or runtime; [`netd-kernel`] observes and applies.
+//!
+//! ```text
+//! Desired + Host ── Target::new ──▶ Target ─┐
+//!                                           ├── plan ──▶ Plan (steps, conflicts, refusals)
+//! kernel ── observe ──────────────▶ Observed┘
+//! ```
+//!
+//! Start reading at [`Target`], then [`plan`]. Invariants, each with a test:
+//!
+//! - `plan(target, observed)` after all its steps is empty; stopping after any step and planning again converges.
+//! - A link is ours when it carries our group *and* one of our prefixes. Whatever else is there is never named in a
+//!   step, except the physical link that the host's configuration grants to a site.
+//! - Doors close first: links leave a bridge before the rules change, rules change before anything is attached, and
+//!   nothing is up before it is attached and ruled.
+//!
+//! The rules are sets of typed [`Element`]s in a fixed skeleton of chains (in `netd-kernel`): a change of one port is
+//! a change of a few elements, so the counters of all others are untouched.
+//!
+//! [`netd-kernel`]: ../netd_kernel/index.html
+
+mod observed;
+mod planner;
+mod rules;
+mod status;
+mod target;
+
+pub use observed::{Link, LinkKind, Observed, ObservedRules};
+pub use planner::{Plan, Step, plan};
+pub use rules::{Counters, Element, L4, Rules, Set};
+pub use status::networks_status;
+pub use target::{BridgeTarget, Host, Invalid, SiteTarget, TapTarget, Target, VxlanTarget, site_bridge};
+
+/// Our mark: the `IFLA_GROUP` of every link netd makes. Set in the same message that creates the link, which an alias
+/// cannot be. The rules drop whatever comes from or goes to a link of this group that they do not know.
+pub const GROUP: u32 = 0x0c01_1ec7;
+
+/// UDP port of every tunnel (RFC 7348).
+pub const VXLAN_PORT: u16 = 4789;
+
+/// Prefix of bridges.
+pub const BRIDGE_PREFIX: &str = "cb";
+/// Prefix of the bridges netd names itself, one a site.
+pub const SITE_BRIDGE_PREFIX: &str = "cbs-";
+/// Prefix of VXLAN links.
+pub const VXLAN_PREFIX: &str = "cx";
+/// Prefix of taps.
+pub const TAP_PREFIX: &str = "ct";
+
+/// Longest alias we set, in bytes; the kernel takes 255.
+const ALIAS_LEN_MAX: usize = 200;
+
+pub(crate) fn is_our_name(name: &str) -> bool {
+    [BRIDGE_PREFIX, VXLAN_PREFIX, TAP_PREFIX].iter().any(|prefix| name.starts_with(prefix))
+}
+
+pub(crate) fn alias(kind: &str, id: &str) -> String {
+    let mut text = format!("collective {kind} {id}");
+    while text.len() > ALIAS_LEN_MAX {
+        text.pop();
+    }
+    text
+}

@@ -1,0 +1,447 @@
+//! From (target, observed) to ordered steps.
+
+use crate::VXLAN_PORT;
+use crate::observed::{Link, LinkKind, Observed, ObservedRules};
+use crate::rules::{Counters, Element, Rules, Set};
+use crate::target::{BridgeTarget, SiteTarget, Target, read_site_alias};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+/// What to do, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In order; each may be the last one carried out.
+    pub steps: Vec<Step>,
+    /// Objects of others in our way or on our bridges. Never touched.
+    pub conflicts: Vec<String>,
+    /// What the target asks for and cannot be: a conflict of names, a site's link that is missing or in use.
+    pub refusals: Vec<String>,
+}
+
+/// One change of the kernel. Fields are link names unless they say otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Takes a link of ours off its bridge.
+    Detach {
+        /// Which.
+        link: String,
+    },
+    /// Puts our whole table in place, atomically, with the counters given.
+    ReplaceRules {
+        /// All elements.
+        rules: Rules,
+        /// Counters to start with.
+        counters: BTreeMap<String, Counters>,
+    },
+    /// Changes elements, atomically.
+    AmendRules {
+        /// Out first.
+        remove: BTreeSet<(Set, Element)>,
+        /// Then in.
+        add: BTreeSet<(Set, Element)>,
+    },
+    /// Deletes our table.
+    RemoveRules,
+    /// Deletes a link of ours.
+    Delete {
+        /// Which.
+        link: String,
+    },
+    /// Gives a site's physical link back.
+    Release {
+        /// Which.
+        link: String,
+        /// As it was found.
+        up: bool,
+    },
+    /// Takes bridged frames out of the host's IP firewall.
+    BypassHostFirewall,
+    /// Creates a bridge, down.
+    CreateBridge {
+        /// Name.
+        link: String,
+        /// In bytes.
+        mtu: u32,
+    },
+    /// No spanning tree, no multicast snooping.
+    TameBridge {
+        /// Which.
+        link: String,
+    },
+    /// Creates a VXLAN, down, attached to nothing.
+    CreateVxlan {
+        /// Name.
+        link: String,
+        /// Network identifier.
+        vni: u32,
+        /// Source address.
+        local: IpAddr,
+        /// In bytes.
+        mtu: u32,
+    },
+    /// Creates a persistent tap, down, attached to nothing.
+    CreateTap {
+        /// Name.
+        link: String,
+        /// In bytes.
+        mtu: u32,
+    },
+    /// Sets the alias.
+    Name {
+        /// Which.
+        link: String,
+        /// For people.
+        alias: String,
+    },
+    /// Sets the MTU.
+    Resize {
+        /// Which.
+        link: String,
+        /// In bytes.
+        mtu: u32,
+    },
+    /// The host stops speaking IPv6 on the link.
+    Mute {
+        /// Which.
+        link: String,
+    },
+    /// Adds a host to a flood list.
+    AddPeer {
+        /// The tunnel.
+        link: String,
+        /// Underlay address.
+        peer: IpAddr,
+    },
+    /// Takes a host off a flood list, with whatever was learned from it.
+    RemovePeer {
+        /// The tunnel.
+        link: String,
+        /// Underlay address.
+        peer: IpAddr,
+    },
+    /// Attaches a link to a bridge.
+    Attach {
+        /// Which.
+        link: String,
+        /// To.
+        bridge: String,
+    },
+    /// Brings a link up.
+    Up {
+        /// Which.
+        link: String,
+    },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Detach { link } => write!(f, "detach {link}"),
+            Self::ReplaceRules { rules, .. } => {
+                write!(f, "replace rules ({} elements)", rules.elements.len())
+            }
+            Self::AmendRules { remove, add } => {
+                write!(f, "amend rules (remove {}, add {} elements)", remove.len(), add.len())
+            }
+            Self::RemoveRules => write!(f, "remove rules"),
+            Self::Delete { link } => write!(f, "delete {link}"),
+            Self::Release { link, up } => write!(f, "release {link}, {}", if *up { "up" } else { "down" }),
+            Self::BypassHostFirewall => write!(f, "take bridged frames out of the host's firewall"),
+            Self::CreateBridge { link, mtu } => write!(f, "create bridge {link}, mtu {mtu}"),
+            Self::TameBridge { link } => write!(f, "switch spanning tree and snooping off on {link}"),
+            Self::CreateVxlan { link, vni, local, mtu } => {
+                write!(f, "create tunnel {link}, vni {vni}, from {local}, mtu {mtu}")
+            }
+            Self::CreateTap { link, mtu } => write!(f, "create tap {link}, mtu {mtu}"),
+            Self::Name { link, alias } => write!(f, "name {link} {alias:?}"),
+            Self::Resize { link, mtu } => write!(f, "resize {link}, mtu {mtu}"),
+            Self::Mute { link } => write!(f, "switch the host's IPv6 off on {link}"),
+            Self::AddPeer { link, peer } => write!(f, "flood {link} to {peer}"),
+            Self::RemovePeer { link, peer } => write!(f, "stop flooding {link} to {peer}"),
+            Self::Attach { link, bridge } => write!(f, "attach {link} to {bridge}"),
+            Self::Up { link } => write!(f, "bring {link} up"),
+        }
+    }
+}
+
+/// The steps from `observed` to `target`.
+#[must_use]
+pub fn plan(target: &Target, observed: &Observed) -> Plan {
+    let mut planner = Planner { target, observed, plan: Plan::default(), blocked: BTreeSet::new() };
+    planner.find_conflicts();
+    planner.detach();
+    planner.rules();
+    planner.delete();
+    planner.create();
+    planner.attach();
+    planner.up();
+    planner.plan
+}
+
+struct Planner<'a> {
+    target: &'a Target,
+    observed: &'a Observed,
+    plan: Plan,
+    /// Links of the target that must not be used in this plan.
+    blocked: BTreeSet<String>,
+}
+
+impl<'a> Planner<'a> {
+    fn push(&mut self, step: Step) {
+        self.plan.steps.push(step);
+    }
+
+    /// A link of ours that exists, is wanted, and is of the kind wanted: it can be kept.
+    fn kept(&self, name: &str) -> Option<&'a Link> {
+        let link = self.observed.links.get(name).filter(|l| l.is_ours(name))?;
+        let fits = match &link.kind {
+            LinkKind::Bridge { .. } => self.target.bridges.contains_key(name),
+            LinkKind::Tap => self.target.taps.contains_key(name),
+            LinkKind::Vxlan { vni, local, port, .. } => self
+                .target
+                .vxlans
+                .get(name)
+                .is_some_and(|t| t.vni == *vni && Some(t.local) == *local && *port == VXLAN_PORT),
+            LinkKind::Other(_) => false,
+        };
+        fits.then_some(link)
+    }
+
+    fn find_conflicts(&mut self) {
+        let target = self.target;
+        let wanted = target.bridges.keys().chain(target.vxlans.keys()).chain(target.taps.keys());
+        for name in wanted {
+            if self.observed.links.get(name).is_some_and(|l| !l.is_ours(name)) {
+                let text = format!("link {name} exists without netd's mark; remove or rename it");
+                self.plan.conflicts.push(text.clone());
+                self.plan.refusals.push(text);
+                self.blocked.insert(name.clone());
+            }
+        }
+        for (name, link) in &self.observed.links {
+            let Some(bridge) = link.master.as_ref() else { continue };
+            let on_ours = self.observed.links.get(bridge).is_some_and(|b| b.is_ours(bridge));
+            if on_ours && !link.is_ours(name) && self.site_link_of(bridge) != Some(name.as_str()) {
+                self.plan.conflicts.push(format!(
+                    "link {name} was attached to {bridge} by somebody else; its frames are dropped, detach it"
+                ));
+            }
+        }
+        let sites: Vec<_> = target.bridges.iter().filter_map(|(n, b)| Some((n, b.site.as_ref()?))).collect();
+        for (bridge, site) in sites {
+            if let Some(reason) = self.refuse_site(bridge, site) {
+                self.plan.refusals.push(reason);
+                self.blocked.insert(site.link.clone());
+            }
+        }
+    }
+
+    /// The physical link that a bridge of ours holds or is to hold.
+    fn site_link_of(&self, bridge: &str) -> Option<&'a str> {
+        let held = self.observed.links.get(bridge).and_then(|b| b.alias.as_deref()).and_then(read_site_alias);
+        let wanted = self.target.bridges.get(bridge).and_then(|b| b.site.as_ref());
+        held.map(|(link, _)| link).or(wanted.map(|s| s.link.as_str()))
+    }
+
+    fn refuse_site(&self, bridge: &str, site: &SiteTarget) -> Option<String> {
+        let (name, site_name) = (&site.link, &site.site);
+        let Some(link) = self.observed.links.get(name) else {
+            return Some(format!("site {site_name}: its link {name} does not exist"));
+        };
+        if link.addressed {
+            return Some(format!(
+                "site {site_name}: its link {name} carries IP addresses; remove them first"
+            ));
+        }
+        match link.master.as_deref() {
+            Some(master) if master != bridge && !self.is_our_bridge(master) => {
+                Some(format!("site {site_name}: its link {name} is attached to {master}; detach it first"))
+            }
+            _ => None,
+        }
+    }
+
+    fn is_our_bridge(&self, name: &str) -> bool {
+        self.observed.links.get(name).is_some_and(|l| l.is_ours(name))
+    }
+
+    fn bridge_wanted_for(&self, name: &str) -> Option<&'a str> {
+        let taps = self.target.taps.get(name).map(|t| t.bridge.as_str());
+        taps.or_else(|| self.target.vxlans.get(name).map(|v| v.bridge.as_str()))
+    }
+
+    fn detach(&mut self) {
+        for (name, link) in self.observed.ours() {
+            let Some(master) = link.master.as_deref() else { continue };
+            let stays = self.kept(name).is_some() && self.bridge_wanted_for(name) == Some(master);
+            if !stays {
+                self.push(Step::Detach { link: name.clone() });
+            }
+        }
+        for (bridge, link) in self.observed.ours() {
+            let Some((held, up)) = link.alias.as_deref().and_then(read_site_alias) else { continue };
+            let wanted = self.target.bridges.get(bridge).and_then(|b| b.site.as_ref());
+            let attached = self.observed.links.get(held).is_some_and(|l| l.master.as_ref() == Some(bridge));
+            if attached && wanted.is_none_or(|s| s.link != held) {
+                self.push(Step::Release { link: held.to_owned(), up });
+            }
+        }
+    }
+
+    fn rules(&mut self) {
+        let Some(wanted) = &self.target.rules else { return };
+        match &self.observed.rules {
+            ObservedRules::Intact(found) if found == wanted => {}
+            ObservedRules::Intact(found) => {
+                let remove = found.elements.difference(&wanted.elements).cloned().collect();
+                let add = wanted.elements.difference(&found.elements).cloned().collect();
+                self.push(Step::AmendRules { remove, add });
+            }
+            ObservedRules::Absent | ObservedRules::Altered => {
+                let mut counters = self.observed.counters.clone();
+                counters.retain(|tap, _| self.target.taps.contains_key(tap));
+                self.push(Step::ReplaceRules { rules: wanted.clone(), counters });
+            }
+        }
+    }
+
+    fn delete(&mut self) {
+        let is_bridge = |link: &Link| matches!(link.kind, LinkKind::Bridge { .. });
+        let (mut ports, mut bridges) = (Vec::new(), Vec::new());
+        for (name, link) in self.observed.ours().filter(|(name, _)| self.kept(name).is_none()) {
+            if is_bridge(link) { &mut bridges } else { &mut ports }.push(name.clone());
+        }
+        for link in ports.into_iter().chain(bridges) {
+            self.push(Step::Delete { link });
+        }
+        if self.target.rules.is_none() && self.observed.rules != ObservedRules::Absent {
+            self.push(Step::RemoveRules);
+        }
+    }
+
+    fn create(&mut self) {
+        let target = self.target;
+        if self.observed.bridge_netfilter && !target.bridges.is_empty() {
+            self.push(Step::BypassHostFirewall);
+        }
+        for (name, bridge) in &target.bridges {
+            self.create_bridge(name, bridge);
+        }
+        for (name, vxlan) in &target.vxlans {
+            let create =
+                Step::CreateVxlan { link: name.clone(), vni: vxlan.vni, local: vxlan.local, mtu: vxlan.mtu };
+            if !self.create_link(name, create, vxlan.mtu, &vxlan.alias) {
+                continue;
+            }
+            let found = match self.kept(name).map(|l| &l.kind) {
+                Some(LinkKind::Vxlan { flood, .. }) => flood.clone(),
+                _ => BTreeSet::new(),
+            };
+            for peer in found.difference(&vxlan.peers) {
+                self.push(Step::RemovePeer { link: name.clone(), peer: *peer });
+            }
+            for peer in vxlan.peers.difference(&found) {
+                self.push(Step::AddPeer { link: name.clone(), peer: *peer });
+            }
+        }
+        for (name, tap) in &target.taps {
+            let create = Step::CreateTap { link: name.clone(), mtu: tap.mtu };
+            self.create_link(name, create, tap.mtu, &tap.alias);
+        }
+    }
+
+    fn create_bridge(&mut self, name: &str, bridge: &BridgeTarget) {
+        let create = Step::CreateBridge { link: name.to_owned(), mtu: bridge.mtu };
+        let alias = match &bridge.site {
+            Some(site) => self.site_alias(name, site),
+            None => bridge.alias.clone(),
+        };
+        if !self.create_link(name, create, bridge.mtu, &alias) {
+            return;
+        }
+        let wild = matches!(
+            self.kept(name).map(|l| &l.kind),
+            Some(LinkKind::Bridge { stp, snooping }) if *stp || *snooping
+        );
+        if wild {
+            self.push(Step::TameBridge { link: name.to_owned() });
+        }
+    }
+
+    /// Keeps what an earlier pass wrote about the same link: by now it is up because of us.
+    fn site_alias(&self, bridge: &str, site: &SiteTarget) -> String {
+        let mut written: Vec<_> = self
+            .observed
+            .ours()
+            .filter_map(|(name, link)| Some((name == bridge, read_site_alias(link.alias.as_deref()?)?)))
+            .filter(|(_, (link, _))| *link == site.link)
+            .collect();
+        written.sort_by_key(|(own, _)| !own);
+        let found_up = match written.first() {
+            Some((_, (_, up))) => *up,
+            None => self.observed.links.get(&site.link).is_some_and(|l| l.up),
+        };
+        site.alias(found_up)
+    }
+
+    /// Whether the link will be there for the rest of the plan.
+    fn create_link(&mut self, name: &str, create: Step, mtu: u32, alias: &str) -> bool {
+        if self.blocked.contains(name) {
+            return false;
+        }
+        let kept = self.kept(name);
+        match kept {
+            None => self.push(create),
+            Some(link) if link.mtu != mtu => self.push(Step::Resize { link: name.to_owned(), mtu }),
+            Some(_) => {}
+        }
+        if kept.is_none_or(|l| l.alias.as_deref() != Some(alias)) {
+            self.push(Step::Name { link: name.to_owned(), alias: alias.to_owned() });
+        }
+        if kept.is_none_or(|l| l.ipv6) {
+            self.push(Step::Mute { link: name.to_owned() });
+        }
+        true
+    }
+
+    /// Uplinks and taps with their bridges; uplinks first, so that a guest never talks into a half network.
+    fn members(&self) -> Vec<(&'a str, &'a str)> {
+        let target = self.target;
+        let sites =
+            target.bridges.iter().filter_map(|(n, b)| Some((b.site.as_ref()?.link.as_str(), n.as_str())));
+        let vxlans = target.vxlans.iter().map(|(n, v)| (n.as_str(), v.bridge.as_str()));
+        let taps = target.taps.iter().map(|(n, t)| (n.as_str(), t.bridge.as_str()));
+        let usable = |name: &str| !self.blocked.contains(name);
+        sites.chain(vxlans).chain(taps).filter(|(m, b)| usable(m) && usable(b)).collect()
+    }
+
+    fn attach(&mut self) {
+        for (member, bridge) in self.members() {
+            let is_site = self.bridge_wanted_for(member).is_none();
+            let found = if is_site { self.observed.links.get(member) } else { self.kept(member) };
+            let bridge_kept = self.kept(bridge).is_some();
+            if !bridge_kept || found.and_then(|l| l.master.as_deref()) != Some(bridge) {
+                self.push(Step::Attach { link: member.to_owned(), bridge: bridge.to_owned() });
+            }
+        }
+    }
+
+    fn up(&mut self) {
+        let bridges = self.target.bridges.keys().map(String::as_str).filter(|n| !self.blocked.contains(*n));
+        let mut names: Vec<&str> = bridges.collect();
+        names.extend(self.members().into_iter().map(|(member, _)| member));
+        for name in names {
+            let is_ours = self.target.bridges.contains_key(name) || self.bridge_wanted_for(name).is_some();
+            let found = if is_ours { self.kept(name) } else { self.observed.links.get(name) };
+            // A released link was put back into its found state earlier in this plan.
+            if !found.is_some_and(|l| l.up) || self.is_released(name) {
+                self.push(Step::Up { link: name.to_owned() });
+            }
+        }
+    }
+
+    fn is_released(&self, name: &str) -> bool {
+        self.plan.steps.iter().any(|s| matches!(s, Step::Release { link, .. } if link == name))
+    }
+}

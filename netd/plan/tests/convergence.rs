@@ -1,0 +1,412 @@
+//! The planner against a model of the kernel.
+#![allow(clippy::unwrap_used, reason = "in a test's helpers too, a panic is the failure")]
+
+use ipnet::IpNet;
+use netd_api::{Accept, Desired, Direction, Network, Port, Protocol, Uplink};
+use netd_plan::{
+    Element, GROUP, Host, Link, LinkKind, Observed, ObservedRules, Set, Step, Target, networks_status, plan,
+};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use types::{Generation, MacAddress, SiteName};
+
+fn host() -> Host {
+    Host {
+        underlay: Some("192.0.2.1".parse().unwrap()),
+        uplinks: [(SiteName::new("lab").unwrap(), "eth1".to_owned())].into(),
+    }
+}
+
+fn link(kind: LinkKind) -> Link {
+    Link {
+        group: 0,
+        kind,
+        mtu: 1500,
+        master: None,
+        up: false,
+        carrier: false,
+        alias: None,
+        addressed: false,
+        ipv6: true,
+    }
+}
+
+/// A machine with links of others, and a physical link granted to us.
+fn machine(eth1_up: bool) -> Observed {
+    let mut observed = Observed { bridge_netfilter: true, ..Observed::default() };
+    let ether = || link(LinkKind::Other("veth".to_owned()));
+    let mut add = |name: &str, link| observed.links.insert(name.to_owned(), link);
+    add("eth0", Link { up: true, addressed: true, ..ether() });
+    add("eth1", Link { up: eth1_up, ..ether() });
+    add(
+        "docker0",
+        Link { up: true, addressed: true, ..link(LinkKind::Bridge { stp: true, snooping: true }) },
+    );
+    add("veth7", Link { up: true, master: Some("docker0".to_owned()), ..ether() });
+    // Our group without our prefix is somebody else's choice of number.
+    add("tun0", Link { group: GROUP, ..ether() });
+    observed
+}
+
+fn create(observed: &mut Observed, name: &str, mtu: u32, kind: LinkKind) {
+    let made = Link { group: GROUP, mtu, ..link(kind) };
+    assert!(observed.links.insert(name.to_owned(), made).is_none(), "{name} was there already");
+}
+
+fn change<'a>(observed: &'a mut Observed, name: &str) -> &'a mut Link {
+    let link = observed.links.get_mut(name).unwrap_or_else(|| panic!("{name} is not there"));
+    assert!(link.is_ours(name) || name == "eth1", "{name} is not ours");
+    link
+}
+
+/// What the kernel does with one step.
+fn apply(observed: &mut Observed, step: &Step, target: &Target) {
+    match step {
+        Step::Detach { link } => change(observed, link).master = None,
+        Step::Release { link, up } => {
+            let link = change(observed, link);
+            link.master = None;
+            link.up = *up;
+        }
+        Step::ReplaceRules { rules, counters } => {
+            observed.rules = ObservedRules::Intact(rules.clone());
+            observed.counters = counters.clone();
+        }
+        Step::AmendRules { remove, add } => {
+            let ObservedRules::Intact(rules) = &mut observed.rules else { panic!("no rules to amend") };
+            for element in remove {
+                assert!(rules.elements.remove(element), "{element:?} was not there");
+            }
+            rules.elements.extend(add.iter().cloned());
+        }
+        Step::RemoveRules => observed.rules = ObservedRules::Absent,
+        Step::Delete { link } => {
+            change(observed, link);
+            observed.links.remove(link);
+            for other in observed.links.values_mut().filter(|l| l.master.as_ref() == Some(link)) {
+                other.master = None;
+            }
+        }
+        Step::BypassHostFirewall => observed.bridge_netfilter = false,
+        Step::CreateBridge { link, mtu } => {
+            create(observed, link, *mtu, LinkKind::Bridge { stp: false, snooping: false });
+        }
+        Step::TameBridge { link } => {
+            change(observed, link).kind = LinkKind::Bridge { stp: false, snooping: false };
+        }
+        Step::CreateVxlan { link, vni, local, mtu } => {
+            let clash = observed
+                .links
+                .values()
+                .any(|l| matches!(&l.kind, LinkKind::Vxlan { vni: v, .. } if v == vni));
+            assert!(!clash, "vni {vni} is in use");
+            let kind = LinkKind::Vxlan { vni: *vni, local: Some(*local), port: 4789, flood: BTreeSet::new() };
+            create(observed, link, *mtu, kind);
+        }
+        Step::CreateTap { link, mtu } => create(observed, link, *mtu, LinkKind::Tap),
+        Step::Name { link, alias } => change(observed, link).alias = Some(alias.clone()),
+        Step::Resize { link, mtu } => change(observed, link).mtu = *mtu,
+        Step::Mute { link } => change(observed, link).ipv6 = false,
+        Step::AddPeer { link, peer } => assert!(flood(observed, link).insert(*peer)),
+        Step::RemovePeer { link, peer } => assert!(flood(observed, link).remove(peer)),
+        Step::Attach { link, bridge } => {
+            assert_eq!(
+                observed.rules,
+                target.rules.clone().map_or(ObservedRules::Absent, ObservedRules::Intact),
+                "{link} is attached before its rules are in force"
+            );
+            assert!(observed.links[bridge].is_ours(bridge));
+            change(observed, link).master = Some(bridge.clone());
+        }
+        Step::Up { link } => change(observed, link).up = true,
+    }
+}
+
+fn flood<'a>(observed: &'a mut Observed, name: &str) -> &'a mut BTreeSet<std::net::IpAddr> {
+    match &mut change(observed, name).kind {
+        LinkKind::Vxlan { flood, .. } => flood,
+        other => panic!("{name} is {other:?}"),
+    }
+}
+
+fn converge(observed: &mut Observed, target: &Target) {
+    for step in plan(target, observed).steps {
+        apply(observed, &step, target);
+    }
+    assert_eq!(plan(target, observed).steps, vec![], "a second pass has work");
+}
+
+fn others(observed: &Observed) -> Observed {
+    let mut others = observed.clone();
+    others.links.retain(|name, link| !link.is_ours(name) && name != "eth1");
+    Observed { links: others.links, ..Observed::default() }
+}
+
+#[derive(Debug, Clone)]
+struct NetworkChoice {
+    uplink: u8,
+    vni_shift: u32,
+    mtu: u16,
+    peers: u8,
+}
+
+#[derive(Debug, Clone)]
+struct PortChoice {
+    network: usize,
+    address: u8,
+    routes: bool,
+    accept: Vec<(bool, u8, u8)>,
+}
+
+fn accept(choice: &(bool, u8, u8)) -> Accept {
+    let remotes: [Option<&str>; 4] = [None, Some("10.0.0.0/8"), Some("10.1.0.0/16"), Some("fd00::/8")];
+    let remote: Option<IpNet> = remotes[usize::from(choice.1 % 4)].map(|r| r.parse().unwrap());
+    Accept {
+        direction: if choice.0 { Direction::FromGuest } else { Direction::ToGuest },
+        remote,
+        protocol: match choice.2 {
+            0 => Protocol::Any,
+            1 => Protocol::Icmp,
+            2 => Protocol::Tcp { listen_port: 80 },
+            _ => Protocol::Udp { listen_port: 53 },
+        },
+    }
+}
+
+fn document(networks: &[Option<NetworkChoice>], ports: &[Option<PortChoice>]) -> Desired {
+    let mut desired = Desired { generation: Generation(1), networks: vec![] };
+    for (i, choice) in networks.iter().enumerate() {
+        let Some(choice) = choice else { continue };
+        let index = u32::try_from(i).unwrap();
+        let uplink = match choice.uplink {
+            0 => Uplink::None,
+            1 => Uplink::Site { site: SiteName::new("lab").unwrap() },
+            _ => Uplink::Vxlan {
+                // Two documents may swap identifiers between links.
+                vni: 100 + (index + choice.vni_shift) % 4 + 10 * choice.vni_shift,
+                link: format!("cx{i}"),
+                peers: (0..3u8)
+                    .filter(|bit| choice.peers & (1 << bit) != 0)
+                    .map(|bit| format!("192.0.2.{}", 10 + bit).parse().unwrap())
+                    .collect(),
+            },
+        };
+        let ports = ports
+            .iter()
+            .enumerate()
+            .filter_map(|(p, port)| Some((p, port.as_ref().filter(|port| port.network == i)?)))
+            .map(|(p, port)| Port {
+                id: format!("office/m{p}/eth0"),
+                tap: format!("ct{p}"),
+                mac: MacAddress([2, 0, 0, 0, 0, u8::try_from(p).unwrap()]),
+                addresses: vec![format!("10.0.{p}.{}", port.address).parse().unwrap()],
+                routes: port.routes,
+                accept: port.accept.iter().map(accept).collect(),
+            })
+            .collect();
+        desired.networks.push(Network {
+            id: format!("office/n{i}"),
+            bridge: format!("cb{i}"),
+            mtu: choice.mtu,
+            uplink,
+            ports,
+        });
+    }
+    desired
+}
+
+fn documents() -> impl Strategy<Value = Desired> {
+    let network = (0..4u8, 0..3u32, prop_oneof![Just(1450u16), Just(1400)], 0..8u8)
+        .prop_map(|(uplink, vni_shift, mtu, peers)| NetworkChoice { uplink, vni_shift, mtu, peers });
+    let port =
+        (0..4usize, 1..3u8, any::<bool>(), prop::collection::vec((any::<bool>(), 0..4u8, 0..4u8), 0..4))
+            .prop_map(|(network, address, routes, accept)| PortChoice { network, address, routes, accept });
+    let networks = prop::collection::vec(prop::option::of(network), 4);
+    let ports = prop::collection::vec(prop::option::of(port), 6);
+    (networks, ports)
+        .prop_map(|(networks, ports)| document(&networks, &ports))
+        .prop_filter("two networks drew one vni", |desired| Target::new(desired, &host()).is_ok())
+}
+
+proptest! {
+    #[test]
+    fn any_document_follows_any_other_from_any_step(
+        first in documents(), second in documents(), eth1_up: bool, stop in 0..200usize,
+    ) {
+        let (first, second) = (Target::new(&first, &host()).unwrap(), Target::new(&second, &host()).unwrap());
+        let mut observed = machine(eth1_up);
+        let before = others(&observed);
+        converge(&mut observed, &first);
+        // Killed after any step, then asked for the other document, then back.
+        for step in plan(&second, &observed).steps.iter().take(stop) {
+            apply(&mut observed, step, &second);
+        }
+        converge(&mut observed, &first);
+        converge(&mut observed, &second);
+        prop_assert_eq!(others(&observed), before);
+    }
+
+    #[test]
+    fn an_empty_document_leaves_the_machine_as_found(desired in documents(), eth1_up: bool, stop in 0..200usize) {
+        let target = Target::new(&desired, &host()).unwrap();
+        let found = Observed { bridge_netfilter: false, ..machine(eth1_up) };
+        let mut observed = found.clone();
+        for step in plan(&target, &observed).steps.iter().take(stop) {
+            apply(&mut observed, step, &target);
+        }
+        converge(&mut observed, &Target::default());
+        observed.counters.clear();
+        prop_assert_eq!(observed, found);
+    }
+
+    #[test]
+    fn drift_of_any_link_is_repaired(desired in documents(), victim in any::<prop::sample::Index>(), how in 0..6u8) {
+        let target = Target::new(&desired, &host()).unwrap();
+        let mut observed = machine(true);
+        converge(&mut observed, &target);
+        let wanted = observed.clone();
+        let names: Vec<String> = observed.ours().map(|(name, _)| name.clone()).collect();
+        prop_assume!(!names.is_empty());
+        let name = victim.get(&names);
+        let link = observed.links.get_mut(name).unwrap();
+        match how {
+            0 => link.up = false,
+            1 => link.mtu = 1280,
+            2 => link.master = Some("docker0".to_owned()),
+            3 => link.ipv6 = true,
+            4 => apply(&mut observed, &Step::Delete { link: name.clone() }, &target),
+            _ => observed.rules = ObservedRules::Altered,
+        }
+        if how == 2 && matches!(observed.links[name].kind, LinkKind::Bridge { .. }) {
+            return Ok(());
+        }
+        converge(&mut observed, &target);
+        prop_assert_eq!(observed, wanted);
+    }
+}
+
+fn small() -> Desired {
+    let network = Some(NetworkChoice { uplink: 2, vni_shift: 0, mtu: 1450, peers: 1 });
+    let port = |network| Some(PortChoice { network, address: 1, routes: false, accept: vec![(false, 0, 2)] });
+    document(&[network.clone(), network], &[port(0), port(1)])
+}
+
+#[test]
+fn a_plan_reads_in_order() {
+    let target = Target::new(&small(), &host()).unwrap();
+    let steps: Vec<String> = plan(&target, &Observed::default()).steps.iter().map(Step::to_string).collect();
+    insta::assert_snapshot!(steps.join("\n"));
+}
+
+#[test]
+fn a_foreign_link_under_our_name_is_reported_and_the_rest_goes_on() {
+    let target = Target::new(&small(), &host()).unwrap();
+    let mut observed = machine(false);
+    observed.links.insert("ct0".to_owned(), link(LinkKind::Tap));
+    for step in plan(&target, &observed).steps {
+        apply(&mut observed, &step, &target);
+    }
+    let again = plan(&target, &observed);
+    assert_eq!(again.steps, vec![]);
+    assert_eq!(again.conflicts.len(), 1, "{:?}", again.conflicts);
+    assert_eq!(observed.links["ct0"], link(LinkKind::Tap));
+    let status = networks_status(&small(), &host(), &observed);
+    assert!(!status[0].ports[0].ready);
+    assert!(status[1].ports[0].ready);
+}
+
+#[test]
+fn a_stranger_on_our_bridge_is_reported_and_left_alone() {
+    let target = Target::new(&small(), &host()).unwrap();
+    let mut observed = machine(false);
+    converge(&mut observed, &target);
+    observed.links.get_mut("veth7").unwrap().master = Some("cb0".to_owned());
+    let plan = plan(&target, &observed);
+    assert_eq!(plan.steps, vec![]);
+    assert!(plan.conflicts[0].contains("veth7"), "{:?}", plan.conflicts);
+}
+
+#[test]
+fn a_site_link_with_addresses_is_refused() {
+    let mut desired = small();
+    desired.networks[0].uplink = Uplink::Site { site: SiteName::new("lab").unwrap() };
+    let target = Target::new(&desired, &host()).unwrap();
+    let mut observed = machine(true);
+    observed.links.get_mut("eth1").unwrap().addressed = true;
+    let plan = plan(&target, &observed);
+    assert!(plan.refusals[0].contains("carries IP addresses"), "{:?}", plan.refusals);
+    assert!(!plan.steps.iter().any(|s| s.to_string().contains("eth1") && !matches!(s, Step::Name { .. })));
+}
+
+#[test]
+fn two_deployments_share_one_bridge_per_site() {
+    let mut desired = small();
+    for network in &mut desired.networks {
+        network.uplink = Uplink::Site { site: SiteName::new("lab").unwrap() };
+    }
+    desired.networks[0].ports[0].routes = true;
+    let target = Target::new(&desired, &host()).unwrap();
+    assert_eq!(target.bridges.keys().collect::<Vec<_>>(), ["cbs-lab"]);
+    let rules = target.rules.unwrap();
+    assert!(!rules.elements.contains(&(Set::Routers, Element::Link("ct0".to_owned()))));
+    let mut observed = machine(false);
+    let target = Target::new(&desired, &host()).unwrap();
+    converge(&mut observed, &target);
+    desired.networks.pop();
+    converge(&mut observed, &Target::new(&desired, &host()).unwrap());
+    assert_eq!(observed.links["eth1"].master.as_deref(), Some("cbs-lab"));
+    converge(&mut observed, &Target::default());
+    assert_eq!(observed.links["eth1"], machine(false).links["eth1"]);
+}
+
+#[test]
+fn a_bad_document_gets_one_error_that_says_what_to_do() {
+    let check = |edit: &dyn Fn(&mut Desired), part: &str| {
+        let mut desired = small();
+        edit(&mut desired);
+        let error = Target::new(&desired, &host()).expect_err(part).to_string();
+        assert!(error.contains(part), "{error:?} does not say {part:?}");
+    };
+    check(&|d| d.networks[0].bridge = "br0".into(), "does not begin with cb");
+    check(&|d| d.networks[0].bridge = "cb".into(), "does not begin with cb");
+    check(&|d| d.networks[0].bridge = "cb0123456789abcd".into(), "longer than 15 bytes");
+    check(&|d| d.networks[0].bridge = "cb\"; x".into(), "other characters");
+    check(&|d| d.networks[0].bridge = "cbs-x".into(), "keeps for sites");
+    check(&|d| d.networks[1].bridge = "cb0".into(), "bridge cb0 is already used by network office/n0");
+    check(&|d| d.networks[1].id = "office/n0".into(), "network id");
+    check(&|d| d.networks[0].mtu = 575, "576 to 65521");
+    check(&|d| d.networks[0].ports[0].tap = "tap0".into(), "does not begin with ct");
+    check(&|d| d.networks[1].ports[0].tap = "ct0".into(), "tap ct0 is already used");
+    check(&|d| d.networks[1].ports[0].id = d.networks[0].ports[0].id.clone(), "port id");
+    check(&|d| d.networks[0].ports[0].addresses = vec!["224.0.0.1".parse().unwrap()], "no unicast address");
+    check(
+        &|d| d.networks[0].ports[0].accept[0].protocol = Protocol::Udp { listen_port: 0 },
+        "listen_port 0 cannot be opened",
+    );
+    let vxlan = |d: &mut Desired, new_vni: u32, peer: &str| {
+        let Uplink::Vxlan { vni, peers, .. } = &mut d.networks[1].uplink else { panic!() };
+        *vni = new_vni;
+        *peers = vec![peer.parse().unwrap()];
+    };
+    check(&|d| vxlan(d, 0, "192.0.2.9"), "vni 0 is out of range");
+    check(&|d| vxlan(d, 1 << 24, "192.0.2.9"), "out of range");
+    check(&|d| vxlan(d, 100, "192.0.2.9"), "vni 100 is already used");
+    check(&|d| vxlan(d, 9, "192.0.2.1"), "is this host itself");
+    check(&|d| vxlan(d, 9, "fd00::1"), "another IP version");
+    check(
+        &|d| d.networks[0].uplink = Uplink::Site { site: SiteName::new("x").unwrap() },
+        "no link is granted",
+    );
+    check(
+        &|d| {
+            let twin = Port { id: "t".into(), tap: "ctt".into(), ..d.networks[0].ports[0].clone() };
+            d.networks[0].ports.push(twin);
+        },
+        "mac 02:00:00:00:00:00 is already used",
+    );
+    // The same MAC and address on two networks are two different guests.
+    let mut desired = small();
+    desired.networks[1].ports[0].mac = desired.networks[0].ports[0].mac;
+    desired.networks[1].ports[0].addresses = desired.networks[0].ports[0].addresses.clone();
+    Target::new(&desired, &host()).unwrap();
+}
