@@ -1,0 +1,139 @@
+//! The files on an instance's configuration disk.
+//!
+//! `instance.env` is for guests that are a shell script, `instance.json` for those that are not, the other three are the
+//! NoCloud convention for guests that know it.
+
+use crate::record::{Instance, Port};
+use crate::wire;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use types::InstanceId;
+
+/// `"value"` for a POSIX shell: nothing in it is expanded.
+fn quote(value: &str) -> String {
+    let mut quoted = String::with_capacity(value.len() + 2);
+    quoted.push('"');
+    for c in value.chars().filter(|c| !c.is_control()) {
+        if matches!(c, '"' | '\\' | '$' | '`') {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// A port's name as part of a shell variable's.
+fn variable(port: &Port) -> String {
+    port.name.as_str().replace('-', "_")
+}
+
+fn joined<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
+}
+
+fn leases(gateway: &wire::Gateway) -> String {
+    joined(gateway.leases.iter().map(|lease| format!("{}={}={}", lease.mac, lease.address, lease.name)))
+}
+
+fn env(id: &InstanceId, instance: &Instance, member: &wire::Member) -> String {
+    let mut text = String::new();
+    let mut line = |key: &str, value: &str| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{key}={}", quote(value));
+    };
+    line("INSTANCE", &id.to_string());
+    line("DEPLOYMENT", id.deployment.as_str());
+    line("MEMBER", id.member.as_str());
+    line("INCARNATION", &instance.incarnation);
+    line("PORTS", &joined(instance.ports.iter().map(|port| &port.name)));
+    for port in &instance.ports {
+        let prefix = format!("PORT_{}", variable(port));
+        let router = member.ports.get(&port.name).and_then(|port| port.router);
+        line(&format!("{prefix}_MAC"), &port.mac.to_string());
+        line(&format!("{prefix}_ADDRESS"), &format!("{}/{}", port.address, port.prefix_len));
+        line(&format!("{prefix}_ROUTER"), &router.map(|router| router.to_string()).unwrap_or_default());
+        line(&format!("{prefix}_MTU"), &port.mtu.to_string());
+    }
+    if let Some(gateway) = &member.gateway {
+        line("GATEWAY_FROM", gateway.from.as_str());
+        line("GATEWAY_TO", gateway.to.as_str());
+        line("LEASES", &leases(gateway));
+        line("FORWARDS", &joined(&gateway.forwards));
+        line("OUTBOUND", &joined(&gateway.outbound));
+    }
+    text
+}
+
+fn network_config(instance: &Instance, member: &wire::Member) -> String {
+    let mut text = "version: 2\nethernets:\n".to_owned();
+    for port in &instance.ports {
+        let name = &port.name;
+        let _ = write!(
+            text,
+            "  {name}:\n    match: {{macaddress: \"{}\"}}\n    set-name: {name}\n    mtu: {}\n    addresses: [\"{}/{}\"]\n",
+            port.mac, port.mtu, port.address, port.prefix_len
+        );
+        if let Some(router) = member.ports.get(name).and_then(|port| port.router) {
+            let _ = writeln!(text, "    routes: [{{to: default, via: \"{router}\"}}]");
+        }
+    }
+    text
+}
+
+fn instance_json(id: &InstanceId, instance: &Instance, member: &wire::Member) -> String {
+    let ports: Vec<_> = instance
+        .ports
+        .iter()
+        .map(|port| {
+            json!({
+                "name": port.name, "network": port.network, "mac": port.mac, "mtu": port.mtu,
+                "address": format!("{}/{}", port.address, port.prefix_len),
+                "router": member.ports.get(&port.name).and_then(|port| port.router),
+            })
+        })
+        .collect();
+    let gateway = member.gateway.as_ref().map(|gateway| {
+        json!({
+            "from": gateway.from, "to": gateway.to, "leases": leases(gateway).split(' ').collect::<Vec<_>>(),
+            "forwards": gateway.forwards, "outbound": gateway.outbound,
+        })
+    });
+    let content = json!({
+        "instance": id, "incarnation": instance.incarnation, "appliance": instance.appliance,
+        "version": instance.version, "ports": ports, "volumes": instance.volumes, "gateway": gateway,
+    });
+    format!("{content:#}\n")
+}
+
+/// All files by name.
+#[must_use]
+pub fn files(id: &InstanceId, instance: &Instance, member: &wire::Member) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("instance.env".into(), env(id, instance, member)),
+        ("instance.json".into(), instance_json(id, instance, member)),
+        (
+            "meta-data".into(),
+            format!("instance-id: {}\nlocal-hostname: {}\n", instance.incarnation, id.member),
+        ),
+        ("user-data".into(), format!("#cloud-config\nhostname: {}\n", id.member)),
+        ("network-config".into(), network_config(instance, member)),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quote;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn a_shell_reads_back_what_was_quoted(value in "[ -~]{0,40}") {
+            let script = format!("printf %s {}", quote(&value));
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            prop_assert_eq!(String::from_utf8(output.stdout).unwrap(), value);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What the store holds under which key. All values are JSON.
+//!
+//! | key | value |
+//! |---|---|
+//! | `bundles/NAME`, `deployments/NAME`, `sites/NAME` | the document's `spec` |
+//! | `instances/DEPLOYMENT/MEMBER` | [`Instance`] |
+//! | `placements/DEPLOYMENT/MEMBER` | [`Placement`] |
+//! | `networks/DEPLOYMENT/NETWORK` | [`Network`] |
+//! | `volumes/DEPLOYMENT/MEMBER/NAME` | [`Volume`] |
+//! | `hosts/NAME`, `facts/HOST`, `desired/HOST` | [`Host`], `HostFacts`, `HostDesired` |
+//! | `versions/PUBLISHER/APPLIANCE/VERSION` | [`Version`] |
+//! | `channels/PUBLISHER/APPLIANCE/CHANNEL` | [`Channel`] |
+//! | `publishers/NAME` | `PublisherKey` |
+//! | `images/HEX` | [`Image`] |
+//! | `policies/NAME` | `PolicyView` |
+//! | `decisions/NUMBER` | `DecisionView` |
+//! | `tokens/ID`, `joins/ID` | [`Token`], [`Join`] |
+
+use controller_api::document::ApplianceSpec;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use types::{
+    ApplianceRef, ByteSize, DeploymentName, Digest, HostName, InstanceId, MacAddress, NetworkName, PortName,
+    SiteName, VersionName, VolumeName,
+};
+
+/// One member of a deployment, decided but for where.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// A UUID: another one is another guest with a fresh overlay.
+    pub incarnation: String,
+    /// What it runs.
+    pub appliance: ApplianceRef,
+    /// Which version of it.
+    pub version: VersionName,
+    /// The image of its system disk.
+    pub image: Digest,
+    /// Bytes of that image.
+    pub image_size_bytes: u64,
+    /// Processors.
+    pub vcpus: u32,
+    /// Memory.
+    pub memory: ByteSize,
+    /// NICs in the appliance's order.
+    pub ports: Vec<Port>,
+    /// The user's own disks.
+    pub volumes: Vec<VolumeName>,
+    /// SHA-256 of all that the guest can see of this, without the incarnation: if it changes, the guest is made anew.
+    pub shape: Digest,
+}
+
+/// A NIC with everything decided.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Port {
+    /// The appliance's name for it.
+    pub name: PortName,
+    /// Which network it joins.
+    pub network: NetworkName,
+    /// Its Ethernet address.
+    pub mac: MacAddress,
+    /// Its tap on the host.
+    pub tap: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Bits of its network's subnet.
+    pub prefix_len: u8,
+    /// Its network's MTU in bytes.
+    pub mtu: u16,
+}
+
+/// Where an instance was placed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Placement {
+    /// On which host.
+    pub host: HostName,
+    /// By which decision.
+    pub decision: u64,
+}
+
+/// A private network of a deployment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Network {
+    /// Unique in the cluster, 4,096 to 16,777,215.
+    pub vni: u32,
+}
+
+/// A user's own disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Its size.
+    pub size: ByteSize,
+    /// Where its bytes are; none before its instance was first placed.
+    pub host: Option<HostName>,
+}
+
+/// A member of the cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// Where it is.
+    pub site: SiteName,
+    /// `host` or `origin`.
+    pub role: String,
+    /// SHA-256 of its certificate (DER): another one is refused.
+    pub certificate: Digest,
+    /// Milliseconds since 1970 UTC.
+    pub joined_ms: u64,
+}
+
+/// One version in the catalogue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Version {
+    /// Milliseconds since 1970 UTC.
+    pub published_ms: u64,
+    /// Its system disk.
+    pub image: Digest,
+    /// Bytes of that disk.
+    pub size_bytes: u64,
+    /// The virtual hardware.
+    pub spec: ApplianceSpec,
+    /// SHA-256 of the signed bytes.
+    pub signed: Digest,
+}
+
+/// Where a channel points.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Channel {
+    /// To which version.
+    pub version: VersionName,
+}
+
+/// An image whose metainfo and manifest are held.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Image {
+    /// SHA-1 of the info dictionary, 40 hexadecimal digits.
+    pub info_hash: String,
+    /// Bytes of the image.
+    pub size_bytes: u64,
+}
+
+/// An API token, as a hash.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Token {
+    /// SHA-256 of the secret.
+    pub secret: Digest,
+    /// For people.
+    pub name: String,
+    /// `admin` or `read`.
+    pub role: String,
+    /// Milliseconds since 1970 UTC; none is never.
+    pub expires_ms: Option<u64>,
+}
+
+/// A one-time join token, as a hash.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Join {
+    /// SHA-256 of the secret.
+    pub secret: Digest,
+    /// `host` or `origin`.
+    pub role: String,
+    /// Milliseconds since 1970 UTC.
+    pub expires_ms: u64,
+}
+
+/// `instances/office/gateway`.
+#[must_use]
+pub fn instance_key(id: &InstanceId) -> String {
+    format!("instances/{id}")
+}
+
+/// `placements/office/gateway`.
+#[must_use]
+pub fn placement_key(id: &InstanceId) -> String {
+    format!("placements/{id}")
+}
+
+/// `networks/office/inside`.
+#[must_use]
+pub fn network_key(deployment: &DeploymentName, network: &NetworkName) -> String {
+    format!("networks/{deployment}/{network}")
+}
+
+/// `volumes/office/workspace/home`.
+#[must_use]
+pub fn volume_key(id: &InstanceId, volume: &VolumeName) -> String {
+    format!("volumes/{id}/{volume}")
+}
+
+/// Numbers in keys have as many digits as the largest, so that their order is the keys' order.
+#[must_use]
+pub fn number_key(collection: &str, number: u64) -> String {
+    format!("{collection}/{number:020}")
+}
