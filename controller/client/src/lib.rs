@@ -1,0 +1,371 @@
+//! A typed client of the controller's REST API, for the CLI and the tests.
+//!
+//! It trusts one authority, shows one token, and turns every refusal into the [`Problem`] the controller gave. It does
+//! not retry: whether another attempt makes sense is the caller's question. Start at [`Client`].
+
+mod console;
+mod lines;
+
+pub use console::Console;
+pub use lines::Lines;
+
+use controller_api::agent::{JoinAnswer, JoinRequest};
+use controller_api::rest::{
+    ApplianceView, ApplyResult, AuditEntry, BootView, BundleView, Change, DecisionView, DeploymentView,
+    Event, HostView, InstanceView, JoinToken, JoinTokenRequest, NewToken, PolicyView, Problem, ProblemCode,
+    PublishVersion, PublisherKey, SiteView, TokenRequest, TokenView, VersionView, VolumeView,
+};
+use reqwest::{Method, RequestBuilder, Response};
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+use types::{
+    ApplianceRef, BundleName, DeploymentName, HostName, InstanceId, PolicyName, PublisherName, Revision,
+    VolumeName,
+};
+
+/// Longest time to make a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time for an answer that is no stream.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The address, authority or token cannot be used.
+    #[error("cannot use {what}: {detail}")]
+    Setup {
+        /// Which of them.
+        what: &'static str,
+        /// Why.
+        detail: String,
+    },
+    /// No answer.
+    #[error("cannot reach the controller at {url}")]
+    Unreachable {
+        /// What was asked.
+        url: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The controller refused.
+    #[error("{}", .0.message)]
+    Refused(Box<Problem>),
+    /// The answer is not what the contract says: another program, or another version.
+    #[error("the answer of {url} cannot be understood: {detail}")]
+    Answer {
+        /// What was asked.
+        url: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+}
+
+impl ClientError {
+    /// The controller's refusal, if it is one.
+    #[must_use]
+    pub fn problem(&self) -> Option<&Problem> {
+        match self {
+            Self::Refused(problem) => Some(problem),
+            _ => None,
+        }
+    }
+
+    /// The kind of the controller's refusal, if it is one.
+    #[must_use]
+    pub fn code(&self) -> Option<ProblemCode> {
+        self.problem().map(|problem| problem.code)
+    }
+
+    fn unreachable(url: &str, error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Unreachable { url: url.to_owned(), source: Box::new(error) }
+    }
+}
+
+/// A client of one controller.
+#[derive(Debug, Clone)]
+pub struct Client {
+    server: String,
+    token: Option<String>,
+    http: reqwest::Client,
+    tls: rustls::ClientConfig,
+}
+
+impl Client {
+    /// A client of the controller at `server` (`https://host:port`), trusting the authorities in `ca_pem` only. Makes no
+    /// connection yet.
+    ///
+    /// # Errors
+    /// [`ClientError::Setup`].
+    pub fn new(server: &str, ca_pem: &str, token: Option<&str>) -> Result<Self, ClientError> {
+        let setup = |what| move |detail: String| ClientError::Setup { what, detail };
+        let server = server.trim_end_matches('/').to_owned();
+        if !server.starts_with("https://") {
+            return Err(setup("the server's address")(format!("{server:?} does not begin with https://")));
+        }
+        let authorities: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(ca_pem.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(|error| setup("the authority's certificate")(error.to_string()))?;
+        if authorities.is_empty() {
+            return Err(setup("the authority's certificate")("there is none in the PEM text".into()));
+        }
+        let tls = chassis::tls::anonymous_client_config(&authorities)
+            .map_err(|error| setup("the authority's certificate")(error.to_string()))?;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls.clone())
+            .https_only(true)
+            .no_proxy()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .build()
+            .map_err(|error| setup("TLS")(error.to_string()))?;
+        Ok(Self { server, token: token.map(str::to_owned), http, tls })
+    }
+
+    /// The controller's address.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.server));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let response = request.send().await.map_err(|error| ClientError::unreachable(&self.server, error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let (url, status) = (response.url().path().to_owned(), response.status());
+        let body = response.bytes().await.unwrap_or_default();
+        match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) => Err(ClientError::Refused(Box::new(problem))),
+            Err(_) => Err(ClientError::Answer { url, detail: format!("status {status} without a problem") }),
+        }
+    }
+
+    async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        let response = self.send(request.timeout(ANSWER_TIMEOUT)).await?;
+        let url = response.url().path().to_owned();
+        let body = response.bytes().await.map_err(|error| ClientError::unreachable(&self.server, error))?;
+        serde_json::from_slice(&body).map_err(|error| ClientError::Answer { url, detail: error.to_string() })
+    }
+
+    /// `GET` of any path, as JSON.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.answer(self.request(Method::GET, path)).await
+    }
+
+    async fn remove(&self, path: &str) -> Result<(), ClientError> {
+        self.send(self.request(Method::DELETE, path).timeout(ANSWER_TIMEOUT)).await.map(drop)
+    }
+
+    async fn stream<T: DeserializeOwned>(&self, path: &str) -> Result<Lines<T>, ClientError> {
+        let response = self.send(self.request(Method::GET, path)).await?;
+        Ok(Lines::new(response))
+    }
+
+    async fn post_yaml(&self, path: &str, text: String, dry_run: bool) -> Result<ApplyResult, ClientError> {
+        let request = self.request(Method::POST, path).query(&[("dry_run", dry_run)]);
+        self.answer(request.header("content-type", "application/yaml").body(text)).await
+    }
+}
+
+/// One method per route; the errors are always [`ClientError`].
+#[expect(clippy::missing_errors_doc, reason = "said once, above")]
+impl Client {
+    /// Applies documents.
+    pub async fn apply(&self, text: impl Into<String>, dry_run: bool) -> Result<ApplyResult, ClientError> {
+        self.post_yaml("/v1/apply", text.into(), dry_run).await
+    }
+
+    /// Deletes what documents name.
+    pub async fn delete(&self, text: impl Into<String>, dry_run: bool) -> Result<ApplyResult, ClientError> {
+        self.post_yaml("/v1/delete", text.into(), dry_run).await
+    }
+
+    /// All bundles.
+    pub async fn bundles(&self) -> Result<Vec<BundleView>, ClientError> {
+        self.get("/v1/bundles").await
+    }
+
+    /// One bundle.
+    pub async fn bundle(&self, name: &BundleName) -> Result<BundleView, ClientError> {
+        self.get(&format!("/v1/bundles/{name}")).await
+    }
+
+    /// Removes a bundle.
+    pub async fn delete_bundle(&self, name: &BundleName) -> Result<(), ClientError> {
+        self.remove(&format!("/v1/bundles/{name}")).await
+    }
+
+    /// All deployments.
+    pub async fn deployments(&self) -> Result<Vec<DeploymentView>, ClientError> {
+        self.get("/v1/deployments").await
+    }
+
+    /// One deployment.
+    pub async fn deployment(&self, name: &DeploymentName) -> Result<DeploymentView, ClientError> {
+        self.get(&format!("/v1/deployments/{name}")).await
+    }
+
+    /// Removes a deployment; its volumes stay.
+    pub async fn delete_deployment(&self, name: &DeploymentName) -> Result<(), ClientError> {
+        self.remove(&format!("/v1/deployments/{name}")).await
+    }
+
+    /// All instances.
+    pub async fn instances(&self) -> Result<Vec<InstanceView>, ClientError> {
+        self.get("/v1/instances").await
+    }
+
+    /// One instance.
+    pub async fn instance(&self, id: &InstanceId) -> Result<InstanceView, ClientError> {
+        self.get(&format!("/v1/instances/{id}")).await
+    }
+
+    /// Throws an instance's overlay away; it is made anew.
+    pub async fn delete_instance(&self, id: &InstanceId) -> Result<(), ClientError> {
+        self.remove(&format!("/v1/instances/{id}")).await
+    }
+
+    /// One instance's boot, live.
+    pub async fn boot(&self, id: &InstanceId) -> Result<BootView, ClientError> {
+        self.get(&format!("/v1/instances/{id}/boot")).await
+    }
+
+    /// The end of an instance's serial log.
+    pub async fn log(&self, id: &InstanceId, bytes: u32) -> Result<String, ClientError> {
+        let request =
+            self.request(Method::GET, &format!("/v1/instances/{id}/log")).query(&[("bytes", bytes)]);
+        let response = self.send(request.timeout(ANSWER_TIMEOUT)).await?;
+        response.text().await.map_err(|error| ClientError::unreachable(&self.server, error))
+    }
+
+    /// An instance's serial console.
+    pub async fn console(&self, id: &InstanceId) -> Result<Console, ClientError> {
+        Console::open(&self.server, self.token.as_deref(), self.tls.clone(), id).await
+    }
+
+    /// All hosts.
+    pub async fn hosts(&self) -> Result<Vec<HostView>, ClientError> {
+        self.get("/v1/hosts").await
+    }
+
+    /// One host.
+    pub async fn host(&self, name: &HostName) -> Result<HostView, ClientError> {
+        self.get(&format!("/v1/hosts/{name}")).await
+    }
+
+    /// Removes a host that holds nothing.
+    pub async fn delete_host(&self, name: &HostName) -> Result<(), ClientError> {
+        self.remove(&format!("/v1/hosts/{name}")).await
+    }
+
+    /// All sites.
+    pub async fn sites(&self) -> Result<Vec<SiteView>, ClientError> {
+        self.get("/v1/sites").await
+    }
+
+    /// All user volumes.
+    pub async fn volumes(&self) -> Result<Vec<VolumeView>, ClientError> {
+        self.get("/v1/volumes").await
+    }
+
+    /// Removes a volume for good.
+    pub async fn delete_volume(&self, id: &InstanceId, name: &VolumeName) -> Result<(), ClientError> {
+        self.remove(&format!("/v1/volumes/{id}/{name}")).await
+    }
+
+    /// The catalogue.
+    pub async fn appliances(&self) -> Result<Vec<ApplianceView>, ClientError> {
+        self.get("/v1/appliances").await
+    }
+
+    /// One appliance.
+    pub async fn appliance(&self, name: &ApplianceRef) -> Result<ApplianceView, ClientError> {
+        self.get(&format!("/v1/appliances/{name}")).await
+    }
+
+    /// Publishes a version.
+    pub async fn publish(&self, version: &PublishVersion) -> Result<ApplianceView, ClientError> {
+        self.answer(self.request(Method::POST, "/v1/appliances").json(version)).await
+    }
+
+    /// Registers a publisher's key.
+    pub async fn put_publisher(&self, name: &PublisherName, key: &PublisherKey) -> Result<(), ClientError> {
+        let request = self.request(Method::PUT, &format!("/v1/publishers/{name}")).json(key);
+        self.send(request.timeout(ANSWER_TIMEOUT)).await.map(drop)
+    }
+
+    /// Installed policies.
+    pub async fn policies(&self) -> Result<Vec<PolicyView>, ClientError> {
+        self.get("/v1/policies").await
+    }
+
+    /// Installs a policy.
+    pub async fn put_policy(&self, name: &PolicyName, component: Vec<u8>) -> Result<PolicyView, ClientError> {
+        let request = self.request(Method::PUT, &format!("/v1/policies/{name}"));
+        self.answer(request.header("content-type", "application/wasm").body(component)).await
+    }
+
+    /// Decisions, newest first.
+    pub async fn decisions(&self, instance: Option<&InstanceId>) -> Result<Vec<DecisionView>, ClientError> {
+        let query: Vec<_> = instance.map(|id| ("instance", id.to_string())).into_iter().collect();
+        self.answer(self.request(Method::GET, "/v1/decisions").query(&query)).await
+    }
+
+    /// A one-time join token.
+    pub async fn join_token(&self, request: &JoinTokenRequest) -> Result<JoinToken, ClientError> {
+        self.answer(self.request(Method::POST, "/v1/tokens/join").json(request)).await
+    }
+
+    /// API tokens, without their secrets.
+    pub async fn tokens(&self) -> Result<Vec<TokenView>, ClientError> {
+        self.get("/v1/tokens").await
+    }
+
+    /// A new API token.
+    pub async fn create_token(&self, request: &TokenRequest) -> Result<NewToken, ClientError> {
+        self.answer(self.request(Method::POST, "/v1/tokens").json(request)).await
+    }
+
+    /// Revokes an API token.
+    pub async fn delete_token(&self, id: &str) -> Result<(), ClientError> {
+        self.remove(&format!("/v1/tokens/{id}")).await
+    }
+
+    /// Events after `since`; with `follow` for ever.
+    pub async fn events(&self, since: Revision, follow: bool) -> Result<Lines<Event>, ClientError> {
+        self.stream(&format!("/v1/events?since={since}&follow={follow}")).await
+    }
+
+    /// The audit log after entry `since`.
+    pub async fn audit(&self, since: u64) -> Result<Vec<AuditEntry>, ClientError> {
+        self.get(&format!("/v1/audit?since={since}")).await
+    }
+
+    /// Changes after `since`, for ever; from now if absent.
+    pub async fn watch(&self, since: Option<Revision>) -> Result<Lines<Change>, ClientError> {
+        let query = since.map(|since| format!("?since={since}")).unwrap_or_default();
+        self.stream(&format!("/v1/watch{query}")).await
+    }
+
+    /// What answers.
+    pub async fn version(&self) -> Result<VersionView, ClientError> {
+        self.get("/v1/version").await
+    }
+
+    /// Joins the cluster; needs no API token.
+    pub async fn join(&self, request: &JoinRequest) -> Result<JoinAnswer, ClientError> {
+        self.answer(self.request(Method::POST, "/join/v1").json(request)).await
+    }
+}
