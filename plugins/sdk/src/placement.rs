@@ -225,29 +225,28 @@ pub fn reject(rejections: &mut Vec<Rejection>, code: &str, host: u32) {
     }
 }
 
-/// Orders choices by score, then by host index, and keeps what is of use; without any choice the verdict is to ask
-/// again after `retry_after_ms`.
+/// Orders hosts by score, then by index, keeps what is of use and explains those with `reasons_of`; without any host
+/// the verdict is to ask again after `retry_after_ms`. Explaining comes last because it is what takes time.
 #[must_use]
 pub fn verdict(
     request: &Request,
-    mut choices: Vec<Choice>,
+    mut scores: Vec<(u32, f64)>,
+    reasons_of: impl Fn(u32) -> Vec<Reason>,
     rejections: Vec<Rejection>,
     retry_after_ms: u64,
 ) -> Verdict {
-    if choices.is_empty() {
+    if scores.is_empty() {
         let text = match rejections.iter().max_by_key(|rejection| rejection.hosts) {
             None => "there is no host".to_owned(),
             Some(most) => format!("no host fits; the most frequent obstacle is {}", most.code),
         };
-        return Verdict::Defer {
-            retry_after_ms,
-            reasons: vec![Reason::new("no-host-fits", text, 0.0)],
-            rejections,
-        };
+        let reasons = vec![Reason::new("no-host-fits", text, 0.0)];
+        return Verdict::Defer { retry_after_ms, reasons, rejections };
     }
-    choices.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.host.cmp(&b.host)));
-    choices.truncate(request.choices_max.max(1) as usize);
-    Verdict::Place(Placed { choices, rejections })
+    scores.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    scores.truncate(request.choices_max.max(1) as usize);
+    let explain = |(host, score)| Choice { host, score, reasons: reasons_of(host) };
+    Verdict::Place(Placed { choices: scores.into_iter().map(explain).collect(), rejections })
 }
 
 /// `part` of `whole` as a ratio in 0.0 ..= 1.0; nothing of nothing is 0.

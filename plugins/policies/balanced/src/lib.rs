@@ -7,8 +7,8 @@
 
 use plugins_sdk::placement::{fit, ratio, verdict};
 use plugins_sdk::{
-    Choice, Cluster, Context, Manifest, PlacementPolicy, PolicyError, Reason, Request, SettingsIssue,
-    Verdict, check_number,
+    Cluster, Context, Manifest, PlacementPolicy, PolicyError, Reason, Request, SettingsIssue, Verdict,
+    check_number,
 };
 use serde::Deserialize;
 
@@ -93,9 +93,14 @@ impl PlacementPolicy for Balanced {
     ) -> Result<Verdict, PolicyError> {
         let fit = fit(request, cluster);
         let scene = Scene::read(cluster);
-        let mut choices: Vec<_> = fit.hosts.iter().map(|&host| scene.rate(settings, request, host)).collect();
-        name_sites(&mut choices, &scene, context);
-        Ok(verdict(request, choices, fit.rejections, settings.retry_after_ms))
+        let points = |host| scene.points(settings, request, host);
+        let scores = fit.hosts.iter().map(|&host| (host, points(host).iter().sum())).collect();
+        let home = match scene.home {
+            0 => "the deployment is in no site yet".to_owned(),
+            site => format!("most of the deployment is in site {}", context.symbol_text(site)),
+        };
+        let reasons_of = |host| scene.reasons(request, host, &home, points(host));
+        Ok(verdict(request, scores, reasons_of, fit.rejections, settings.retry_after_ms))
     }
 }
 
@@ -130,38 +135,48 @@ impl Scene {
         }
     }
 
-    fn rate(&self, settings: &Settings, request: &Request, host: u32) -> Choice {
-        let row = host as usize;
+    /// Share of memory and CPU, whichever is scarcer, that stays free.
+    fn free(&self, request: &Request, row: usize) -> f64 {
         let memory =
             ratio(self.memory_free[row].saturating_sub(request.memory_bytes), self.memory_total[row]);
-        let cpu =
-            ratio(self.cpu_free[row].saturating_sub(request.vcpus_milli).into(), self.cpu_total[row].into());
-        let free = memory.min(cpu);
-        let load = f64::from(self.loads[row]);
-        let cached =
-            if request.image_bytes == 0 { 1.0 } else { ratio(self.cached[row], request.image_bytes) };
-        let peers = self.peers[row];
+        let cpu_left = self.cpu_free[row].saturating_sub(request.vcpus_milli);
+        memory.min(ratio(cpu_left.into(), self.cpu_total[row].into()))
+    }
+
+    /// Share of the image that is there.
+    fn cached(&self, request: &Request, row: usize) -> f64 {
+        if request.image_bytes == 0 { 1.0 } else { ratio(self.cached[row], request.image_bytes) }
+    }
+
+    /// What each consideration gives; their sum is the score.
+    fn points(&self, settings: &Settings, request: &Request, host: u32) -> [f64; 6] {
+        let row = host as usize;
         let near = self.home == 0 || self.sites[row] == self.home;
+        [
+            settings.capacity * self.free(request, row),
+            settings.idle * (1.0 - f64::from(self.loads[row])),
+            settings.image * self.cached(request, row),
+            settings.apart / (1.0 + f64::from(self.peers[row])),
+            if near { settings.site } else { 0.0 },
+            if request.current == Some(host) { settings.stay } else { 0.0 },
+        ]
+    }
+
+    /// The same in words.
+    fn reasons(&self, request: &Request, host: u32, home: &str, points: [f64; 6]) -> Vec<Reason> {
+        let row = host as usize;
+        let load = f64::from(self.loads[row]);
         let here = request.current == Some(host);
-        let parts = [
-            ("capacity-left", format!("{} of the host stays free", percent(free)), settings.capacity * free),
-            ("cpu-idle", format!("{} of the CPU is in use", percent(load)), settings.idle * (1.0 - load)),
-            ("image-present", format!("{} of the image is there", percent(cached)), settings.image * cached),
-            (
-                "apart-from-peers",
-                format!("{peers} other instances of the deployment are there"),
-                settings.apart / (1.0 + f64::from(peers)),
-            ),
-            ("site-of-deployment", String::new(), if near { settings.site } else { 0.0 }),
-            (
-                "already-there",
-                (if here { "no move is needed" } else { "" }).to_owned(),
-                if here { settings.stay } else { 0.0 },
-            ),
+        let words = [
+            ("capacity-left", format!("{} of the host stays free", percent(self.free(request, row)))),
+            ("cpu-idle", format!("{} of the CPU is in use", percent(load))),
+            ("image-present", format!("{} of the image is there", percent(self.cached(request, row)))),
+            ("apart-from-peers", format!("{} other instances of the deployment are there", self.peers[row])),
+            ("site-of-deployment", home.to_owned()),
+            ("already-there", (if here { "no move is needed" } else { "" }).to_owned()),
         ];
-        let score = parts.iter().map(|(_, _, weight)| weight).sum();
-        let reasons = parts.into_iter().map(|(code, text, weight)| Reason::new(code, text, weight)).collect();
-        Choice { host, score, reasons }
+        let reasons = words.into_iter().zip(points);
+        reasons.map(|((code, text), weight)| Reason::new(code, text, weight)).collect()
     }
 }
 
@@ -176,20 +191,6 @@ fn home_site(sites: &[u32], peers: &[u32]) -> u32 {
     }
     // `max_by_key` would give the last of equals.
     counts.iter().rev().max_by_key(|(_, total)| *total).map_or(0, |(site, _)| *site)
-}
-
-/// Writes the text of the reason about the site.
-fn name_sites(choices: &mut [Choice], scene: &Scene, context: &impl Context) {
-    let text = if scene.home == 0 {
-        "the deployment is in no site yet".to_owned()
-    } else {
-        format!("most of the deployment is in site {}", context.symbol_text(scene.home))
-    };
-    for reason in choices.iter_mut().flat_map(|choice| &mut choice.reasons) {
-        if reason.code == "site-of-deployment" {
-            reason.text.clone_from(&text);
-        }
-    }
 }
 
 /// A ratio for people, in whole per cent.

@@ -5,8 +5,8 @@
 
 use plugins_sdk::placement::{fit, ratio, reject, verdict};
 use plugins_sdk::{
-    Choice, Cluster, Context, Manifest, PlacementPolicy, PolicyError, Reason, Request, SettingsIssue,
-    Verdict, check_number,
+    Cluster, Context, Manifest, PlacementPolicy, PolicyError, Reason, Request, SettingsIssue, Verdict,
+    check_number,
 };
 use serde::Deserialize;
 
@@ -74,34 +74,50 @@ impl PlacementPolicy for Packed {
         let (memory_total, memory_free) = (cluster.memory_total_bytes(), cluster.memory_free_bytes());
         let (cpu_total, cpu_free) = (cluster.cpu_total_milli(), cluster.cpu_free_milli());
         let instances = cluster.instance_counts();
-        let mut choices = Vec::new();
-        for &host in &fit.hosts {
+        let used = |host: u32| {
             let row = host as usize;
             let memory = 1.0 - ratio(memory_free[row] - request.memory_bytes, memory_total[row]);
             let cpu = 1.0 - ratio((cpu_free[row] - request.vcpus_milli).into(), cpu_total[row].into());
-            if memory.max(cpu) > 1.0 - settings.spare {
+            Use { memory, cpu, instances: instances[row] }
+        };
+        let mut scores = Vec::new();
+        for &host in &fit.hosts {
+            let used = used(host);
+            if used.memory.max(used.cpu) > 1.0 - settings.spare {
                 reject(&mut fit.rejections, "kept-spare", host);
             } else {
-                choices.push(rate(host, memory, cpu, instances[row]));
+                scores.push((host, used.points().iter().sum()));
             }
         }
-        Ok(verdict(request, choices, fit.rejections, settings.retry_after_ms))
+        let reasons_of = |host| used(host).reasons();
+        Ok(verdict(request, scores, reasons_of, fit.rejections, settings.retry_after_ms))
     }
 }
 
-fn rate(host: u32, memory: f64, cpu: f64, instances: u32) -> Choice {
-    let parts = [
-        ("memory-in-use", format!("{:.0} % of the memory will be in use", memory * 100.0), memory * 50.0),
-        ("cpu-in-use", format!("{:.0} % of the CPU will be in use", cpu * 100.0), cpu * 50.0),
-        (
-            "instances-there",
-            format!("{instances} instances are there"),
-            f64::from(instances) * POINTS_PER_INSTANCE,
-        ),
-    ];
-    let score = parts.iter().map(|(_, _, weight)| weight).sum();
-    let reasons = parts.into_iter().map(|(code, text, weight)| Reason::new(code, text, weight)).collect();
-    Choice { host, score, reasons }
+/// What of a host is in use once the instance is there.
+struct Use {
+    /// Ratio.
+    memory: f64,
+    /// Ratio.
+    cpu: f64,
+    /// Before the instance came.
+    instances: u32,
+}
+
+impl Use {
+    fn points(&self) -> [f64; 3] {
+        [self.memory * 50.0, self.cpu * 50.0, f64::from(self.instances) * POINTS_PER_INSTANCE]
+    }
+
+    fn reasons(&self) -> Vec<Reason> {
+        let words = [
+            ("memory-in-use", format!("{:.0} % of the memory will be in use", self.memory * 100.0)),
+            ("cpu-in-use", format!("{:.0} % of the CPU will be in use", self.cpu * 100.0)),
+            ("instances-there", format!("{} instances are there", self.instances)),
+        ];
+        let reasons = words.into_iter().zip(self.points());
+        reasons.map(|((code, text), weight)| Reason::new(code, text, weight)).collect()
+    }
 }
 
 #[cfg(test)]

@@ -128,8 +128,7 @@ impl Guest {
         let (package, _) = resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit")).unwrap();
         let world = resolve.select_world(&[package], Some("placement-policy")).unwrap();
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-        let encoder = ComponentEncoder::default().validate(true).module(&module).unwrap();
-        encoder.encode().unwrap()
+        ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap()
     }
 
     fn text(&self) -> String {
