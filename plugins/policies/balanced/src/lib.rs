@@ -40,9 +40,10 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            capacity: 40.0,
-            idle: 10.0,
-            image: 15.0,
+            capacity: 60.0,
+            idle: 5.0,
+            // A swarm brings an image cheaply, and a boot reads a tenth of it: room counts for more.
+            image: 10.0,
             apart: 40.0,
             site: 20.0,
             stay: 5.0,
