@@ -1,0 +1,35 @@
+#![expect(
+    unsafe_code,
+    reason = "libvirt's events and streams are missing in the crate `virt`; see native.rs"
+)]
+//! libvirt: the one place that says *domain*. Everywhere else the word is *instance*.
+//!
+//! What this is: a connection that heals itself ([`Hypervisor`]), typed virtual hardware rendered to libvirt's document
+//! ([`Machine`]), serial consoles as byte streams ([`Console`]), and the probe that says whether KVM works here
+//! ([`probe_accelerator`]). What it is not: it makes no disk, no tap and no decision. Start reading at `hypervisor.rs`.
+//!
+//! Invariants:
+//! - Only a domain whose `<metadata>` carries our mark is listed or touched; every operation checks it again.
+//! - Domains are persistent and QEMU is daemonized by libvirt: a guest survives the end of this process and of libvirtd.
+//! - libvirt's event loop has its own thread, registered before the first connection is opened; calls that block run on
+//!   a pool of their own, never on the async runtime's threads.
+//! - A guest whose disk does not answer is stopped by QEMU, never told of an I/O error.
+//!
+//! Refused: `virsh` as the interface (text to parse, a process a call) and talking to QEMU directly (libvirt already
+//! knows how to confine, log, adopt and migrate it).
+
+mod accelerator;
+mod console;
+mod hypervisor;
+mod machine;
+mod native;
+mod pool;
+
+pub use accelerator::{
+    Accelerator, Kind, QEMU, boot_probe_guest, probe_accelerator, probe_disk, qemu_version,
+};
+pub use console::{Console, ConsoleReader, ConsoleWriter};
+pub use hypervisor::{Change, Domain, DomainState, Event, Hypervisor, HypervisorError, LibvirtError, Stop};
+pub use machine::{
+    Cache, Export, HEALTH_PORT, MARK_URI, Machine, Mark, Nic, VOLUME_NAME_LEN_MAX, VolumeDisk,
+};
