@@ -11,6 +11,8 @@ use types::{HostName, InstanceId, PolicyName, SiteName, VolumeName};
 
 /// Policy of bundles that name none.
 pub const DEFAULT_POLICY: &str = "balanced";
+/// Virtual processors promised for each processor of a host: guests seldom all compute at once.
+pub const CPU_OVERCOMMIT: u32 = 4;
 /// Decisions kept.
 pub const DECISIONS_MAX: usize = 10_000;
 
@@ -32,9 +34,9 @@ pub struct Candidate {
     pub memory_free: u64,
     /// Free on the file system of overlays and volumes, in bytes.
     pub disk_free: u64,
-    /// Processors guests may use, in thousandths.
+    /// Virtual processors that may be promised, in thousandths: [`CPU_OVERCOMMIT`] for each of the host's.
     pub cpu_total_milli: u32,
-    /// Of that, not promised to instances; zero when overcommitted.
+    /// Of that, not promised to instances.
     pub cpu_free_milli: u32,
     /// Instances placed on it.
     pub instances: u32,
@@ -63,10 +65,14 @@ pub struct Question {
     pub candidates: Vec<Candidate>,
 }
 
-/// Instances without a placement, in name order.
+/// Instances without a placement: those that need most memory first, as a large one fits in fewer places; equals in
+/// name order.
 #[must_use]
 pub fn unplaced(cluster: &Cluster) -> Vec<InstanceId> {
-    cluster.instances.keys().filter(|id| !cluster.placements.contains_key(id)).cloned().collect()
+    let mut unplaced: Vec<_> =
+        cluster.instances.iter().filter(|(id, _)| !cluster.placements.contains_key(id)).collect();
+    unplaced.sort_by_key(|(id, instance)| (std::cmp::Reverse(instance.memory), (*id).clone()));
+    unplaced.into_iter().map(|(id, _)| id.clone()).collect()
 }
 
 /// The question about one instance; none if it or its bundle is gone.
@@ -138,8 +144,8 @@ fn candidate(
     if let Some(facts) = cluster.facts.get(name) {
         here.memory_total = facts.memory_total_bytes;
         here.memory_free = facts.memory_total_bytes.saturating_sub(memory);
-        here.cpu_total_milli = facts.cpu_total_milli;
-        here.cpu_free_milli = facts.cpu_total_milli.saturating_sub(cpu);
+        here.cpu_total_milli = facts.cpu_total_milli.saturating_mul(CPU_OVERCOMMIT);
+        here.cpu_free_milli = here.cpu_total_milli.saturating_sub(cpu);
     }
     if let Some(status) = observed.get(name) {
         here.disk_free = status.disk_free_bytes;
