@@ -35,7 +35,8 @@ impl Image {
         let local = [PieceState::Held, PieceState::Memory];
         let trouble = self.volume.trouble().or_else(|| {
             let nobody = torrent.peers.is_empty().then_some("no peer is connected");
-            let lacking = torrent.lacks_sources.then(|| nobody.unwrap_or("no connected peer has what is read"));
+            let lacking =
+                torrent.lacks_sources.then(|| nobody.unwrap_or("no connected peer has what is read"));
             match (lacking, torrent.tracker_trouble) {
                 (Some(lacking), Some(tracker)) => Some(format!("{lacking}, and {tracker}")),
                 (Some(lacking), None) => Some(lacking.to_owned()),
@@ -52,7 +53,7 @@ impl Image {
             bytes,
             bytes_uploaded,
             bytes_poisoned,
-            stalls: self.stalls().clone(),
+            stalls: *self.stalls(),
             peers: torrent
                 .peers
                 .into_iter()

@@ -260,7 +260,9 @@ impl Streamer {
             let volume = Arc::clone(&open.image.volume);
             match blocking(move || volume.close()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "cannot close an image; it is verified at the next start"),
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "cannot close an image; it is verified at the next start")
+                }
                 Err(refusal) => tracing::error!(%refusal, "closing failed"),
             }
         }

@@ -21,7 +21,7 @@ pub(crate) fn publish(images: &[Arc<Image>], cache_bytes: u64, free_bytes: u64) 
         }
         counter!("streamer_uploaded_bytes_total", "image" => name.clone()).absolute(uploaded);
         counter!("streamer_poisoned_bytes_total", "image" => name.clone()).absolute(poisoned);
-        let stalls = image.stalls().clone();
+        let stalls = *image.stalls();
         counter!("streamer_stalls_total", "image" => name.clone()).absolute(stalls.count);
         counter!("streamer_stalled_ms_total", "image" => name.clone()).absolute(stalls.total_ms);
         gauge!("streamer_reads_waiting", "image" => name).set(float(u64::from(stalls.waiting)));

@@ -52,7 +52,8 @@ pub(crate) async fn negotiate(stream: &mut UnixStream, server: &Server) -> io::R
             if option == OPT_EXPORT_NAME {
                 return Err(broken("export name too long"));
             }
-            let skipped = tokio::io::copy(&mut stream.take(u64::from(length)), &mut tokio::io::sink()).await?;
+            let skipped =
+                tokio::io::copy(&mut stream.take(u64::from(length)), &mut tokio::io::sink()).await?;
             if skipped < u64::from(length) {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }

@@ -3,7 +3,7 @@
 use crate::negotiation::{Session, broken};
 use crate::wire::*;
 use crate::{Export, Extent, READ_BYTES_MAX};
-use bytes::{Bytes, BufMut as _};
+use bytes::{BufMut as _, Bytes};
 use std::io;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, BufWriter};
@@ -143,7 +143,8 @@ struct Form {
 
 /// The reply, unless it is a read that has to wait.
 fn answer_now(request: Request, form: Form, export: &dyn Export) -> Option<Vec<Bytes>> {
-    let inside = request.offset.checked_add(u64::from(request.length)).is_some_and(|end| end <= export.size());
+    let inside =
+        request.offset.checked_add(u64::from(request.length)).is_some_and(|end| end <= export.size());
     let refuse = |code| Some(error_reply(request, form, code));
     match request.command {
         CMD_READ if !inside || request.length > READ_BYTES_MAX || request.length == 0 => refuse(EINVAL),

@@ -296,9 +296,7 @@ impl Scheduler {
         let index = block.begin / crate::BLOCK_BYTES;
         let state = attempt.blocks.get_mut(index as usize);
         match state {
-            Some(state)
-                if *state == BlockState::Sent && self.geometry.block(block.piece, index) == block =>
-            {
+            Some(state) if *state == BlockState::Sent && self.geometry.block(block.piece, index) == block => {
                 *state = BlockState::Received;
             }
             _ => return Received::Unasked,
@@ -427,12 +425,8 @@ impl Scheduler {
             // A second attempt goes to the origin first: somebody has waited long enough.
             .min_by_key(|(_, peer)| (peer.is_sluggish(now), peer.origin != again, peer.load(), peer.turn))?;
         let patient = !again && best.1.origin && now < since + PATIENCE;
-        let host_soon = patient
-            && self
-                .peers
-                .iter()
-                .filter(has)
-                .any(|(_, peer)| !peer.origin && !peer.is_sluggish(now));
+        let host_soon =
+            patient && self.peers.iter().filter(has).any(|(_, peer)| !peer.origin && !peer.is_sluggish(now));
         (!host_soon).then_some(*best.0)
     }
 
@@ -504,9 +498,7 @@ impl Scheduler {
 
     /// A peer with room for a piece nobody waits for; the origin only if no other host has it.
     fn other_source(&self, piece: u32) -> Option<PeerKey> {
-        let has = || {
-            self.peers.iter().filter(|(_, peer)| !peer.choking && peer.pieces.contains(piece))
-        };
+        let has = || self.peers.iter().filter(|(_, peer)| !peer.choking && peer.pieces.contains(piece));
         let hosts_have_it = has().any(|(_, peer)| !peer.origin);
         has()
             .filter(|(_, peer)| peer.load() < BACKGROUND_WINDOW_BLOCKS && !(hosts_have_it && peer.origin))
@@ -628,9 +620,8 @@ impl Scheduler {
         if self.runs.len() > RUNS_MAX {
             self.runs.pop_front();
         }
-        let fresh: Vec<u32> = more
-            .filter(|piece| !self.held.contains(*piece) && !self.ahead.contains(piece))
-            .collect();
+        let fresh: Vec<u32> =
+            more.filter(|piece| !self.held.contains(*piece) && !self.ahead.contains(piece)).collect();
         self.ahead.extend(fresh);
     }
 

@@ -61,7 +61,8 @@ impl Addresses {
 
     /// Addresses to dial now, `limit` at most; they count as busy from here on.
     pub(crate) fn due(&mut self, now: Duration, limit: usize) -> Vec<SocketAddr> {
-        let due = self.known.iter_mut().filter(|(_, known)| matches!(known.state, State::Idle(at) if at <= now));
+        let due =
+            self.known.iter_mut().filter(|(_, known)| matches!(known.state, State::Idle(at) if at <= now));
         due.take(limit)
             .map(|(address, known)| {
                 known.state = State::Busy;

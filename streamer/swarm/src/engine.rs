@@ -185,7 +185,8 @@ impl Engine {
         let mut stream = transport::accept(self.shared.tls.as_ref(), stream).await?;
         let (info_hash, peer_id) = wire::read_handshake(&mut stream).await?;
         let torrent = self.table().get(&info_hash).map(|entry| entry.torrent.clone());
-        let torrent = torrent.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such torrent here"))?;
+        let torrent =
+            torrent.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such torrent here"))?;
         wire::send_handshake(&mut stream, info_hash, self.shared.peer_id).await?;
         // The torrent may have ended meanwhile: then the connection is dropped here.
         let _ = torrent.commands.send(Command::Accepted(Greeted { stream, peer_id, remote }));

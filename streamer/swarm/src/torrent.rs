@@ -280,8 +280,7 @@ impl Task {
             return;
         }
         let length = self.geometry.length(block.piece) as usize;
-        let buffer =
-            self.buffers.entry((block.piece, key)).or_insert_with(|| BytesMut::zeroed(length));
+        let buffer = self.buffers.entry((block.piece, key)).or_insert_with(|| BytesMut::zeroed(length));
         let begin = block.begin as usize;
         buffer[begin..begin + bytes.len()].copy_from_slice(bytes);
         let Some(peer) = self.peers.get_mut(&key) else { return };

@@ -155,7 +155,9 @@ pub(crate) async fn send_handshake(
 }
 
 /// Reads the other half: info hash and peer id.
-pub(crate) async fn read_handshake(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<([u8; 20], [u8; 20])> {
+pub(crate) async fn read_handshake(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> io::Result<([u8; 20], [u8; 20])> {
     let mut bytes = [0; HANDSHAKE_BYTES];
     stream.read_exact(&mut bytes).await?;
     let (handshake, _) = Handshake::deserialize(&bytes)

@@ -86,9 +86,7 @@ impl Have {
         };
         let set = |bits: &Base64| Pieces::from_bitfield(&bits.0, pieces);
         match (have.format == FORMAT, set(&have.held), set(&have.cached), set(&have.touched)) {
-            (true, Ok(held), Ok(cached), Ok(touched)) => {
-                Ok(Some((have, Claims { held, cached, touched })))
-            }
+            (true, Ok(held), Ok(cached), Ok(touched)) => Ok(Some((have, Claims { held, cached, touched }))),
             _ => Ok(None),
         }
     }

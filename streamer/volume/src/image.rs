@@ -87,8 +87,7 @@ impl Image {
         let at = piece as usize;
         bytes.len() == self.geometry.length(piece) as usize
             && self.sha256.get(at * 32..at * 32 + 32) == Some(digest(&SHA256, bytes).as_ref())
-            && self.sha1.get(at * 20..at * 20 + 20)
-                == Some(digest(&SHA1_FOR_LEGACY_USE_ONLY, bytes).as_ref())
+            && self.sha1.get(at * 20..at * 20 + 20) == Some(digest(&SHA1_FOR_LEGACY_USE_ONLY, bytes).as_ref())
     }
 
     fn find_zero_pieces(&mut self) -> Result<(), InvalidImage> {
@@ -150,7 +149,11 @@ fn check_manifest(manifest: &Manifest) -> Result<Geometry, InvalidImage> {
     let geometry =
         check_sizes(manifest.size_bytes, manifest.piece_bytes).map_err(InvalidImage::ManifestValue)?;
     if manifest.pieces.0.len() != geometry.pieces() as usize * 32 {
-        return wrong(format!("{} bytes of hashes for {} pieces", manifest.pieces.0.len(), geometry.pieces()));
+        return wrong(format!(
+            "{} bytes of hashes for {} pieces",
+            manifest.pieces.0.len(),
+            geometry.pieces()
+        ));
     }
     Ok(geometry)
 }
@@ -161,8 +164,7 @@ fn check_metainfo(
     geometry: Geometry,
 ) -> Result<([u8; 20], Vec<u8>), InvalidImage> {
     let wrong = |what: &str| Err(InvalidImage::MetainfoValue(what.to_owned()));
-    let torrent =
-        torrent_from_bytes(metainfo).map_err(|error| InvalidImage::Metainfo(error.to_string()))?;
+    let torrent = torrent_from_bytes(metainfo).map_err(|error| InvalidImage::Metainfo(error.to_string()))?;
     let info = &torrent.info.data;
     if hex(&torrent.info_hash.0) != manifest.info_hash {
         return wrong("its info hash is not the manifest's");

@@ -27,3 +27,6 @@ pub use cache::{Cache, CacheError, Settings};
 pub use image::{Image, InvalidImage};
 pub use publish::{Draft, PublishError, publish};
 pub use volume::{PieceState, Ready, Source, Stored, Volume};
+
+#[cfg(test)]
+mod tests;

@@ -263,7 +263,8 @@ impl<'a> Work<'a> {
             }
             let length = self.geometry.length(piece);
             let buffer = &mut buffer[..length as usize];
-            let data = self.copy(piece, buffer).inspect_err(|_| self.failed.store(true, Ordering::Relaxed))?;
+            let data =
+                self.copy(piece, buffer).inspect_err(|_| self.failed.store(true, Ordering::Relaxed))?;
             let (sha1_bytes, sha256_bytes) = match data {
                 Content::Data => (sha1(buffer).to_vec(), *sha256(buffer).as_bytes()),
                 Content::Zero if length == full => (zero.clone(), [0; 32]),

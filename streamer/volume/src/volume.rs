@@ -111,8 +111,7 @@ impl Volume {
     pub(crate) fn open(folder: &Path, image: Arc<Image>, quota: Arc<Quota>) -> io::Result<Self> {
         let pieces = image.geometry.pieces();
         let path = folder.join("data");
-        let data =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let data = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
         let have_path = folder.join("have");
         let loaded = Have::load(&have_path, pieces)?;
         let clean = match &loaded {
@@ -126,10 +125,7 @@ impl Volume {
         let none = || Pieces::none(pieces);
         let (counted, claims) = match loaded {
             Some((have, claims)) => ((have.bytes, have.bytes_uploaded, have.bytes_poisoned), claims),
-            None => (
-                Default::default(),
-                Claims { held: none(), cached: none(), touched: none() },
-            ),
+            None => (Default::default(), Claims { held: none(), cached: none(), touched: none() }),
         };
         let ledger = Ledger {
             bytes: counted.0,
@@ -425,9 +421,8 @@ impl Volume {
         if !self.quota.reserve(length) {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the cache is full"));
         }
-        let result = self
-            .mark_dirty()
-            .and_then(|()| self.data.write_all_at(bytes, self.image.geometry.offset(piece)));
+        let result =
+            self.mark_dirty().and_then(|()| self.data.write_all_at(bytes, self.image.geometry.offset(piece)));
         if result.is_err() {
             self.quota.release(length);
         }

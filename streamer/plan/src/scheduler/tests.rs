@@ -138,7 +138,10 @@ fn prefetch_takes_the_rarest_and_stops_while_a_read_waits() {
     scheduler.set_prefetch(true);
     let actions = scheduler.plan(MS);
     assert!(asked(&actions).contains(&(1, 9)), "the rarest piece is asked of the only one that has it");
-    assert!(asked(&actions).iter().all(|(peer, piece)| *peer == 2 || *piece == 9), "origin last: {actions:?}");
+    assert!(
+        asked(&actions).iter().all(|(peer, piece)| *peer == 2 || *piece == 9),
+        "origin last: {actions:?}"
+    );
 
     let mut waiting = fresh(32);
     join(&mut waiting, 1, true, all(32));
