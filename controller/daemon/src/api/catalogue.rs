@@ -1,0 +1,228 @@
+//! Publishers, appliances, policies.
+
+use super::{Body, Named};
+use crate::app::App;
+use crate::auth::Caller;
+use crate::ledger::{Act, Writes};
+use crate::problem::{Answer, Refused};
+use crate::{metainfo, reconcile, views};
+use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
+use bytes::Bytes;
+use chassis::clock::unix_ms;
+use controller_api::rest::{ApplianceView, PolicyView, Problem, PublishVersion, PublisherKey, SignedVersion};
+use controller_model::record;
+use types::{ApplianceRef, Digest, PolicyName, PublisherName};
+
+/// Sizes of an appliance's memory in bytes, and its processors.
+const MEMORY_BYTES: std::ops::RangeInclusive<u64> = 16 << 20..=1 << 40;
+const VCPUS: std::ops::RangeInclusive<u32> = 1..=64;
+const PORTS_MAX: usize = 8;
+
+/// The catalogue.
+#[utoipa::path(get, path = "/v1/appliances", tag = "appliances",
+    responses((status = 200, body = Vec<ApplianceView>)))]
+pub(crate) async fn appliances(State(app): State<App>) -> Json<Vec<ApplianceView>> {
+    Json(views::appliances(&app.ledger.cluster()))
+}
+
+/// One appliance.
+#[utoipa::path(get, path = "/v1/appliances/{publisher}/{name}", tag = "appliances",
+    params(("publisher" = String, Path), ("name" = String, Path)),
+    responses((status = 200, body = ApplianceView), (status = 404, body = Problem)))]
+pub(crate) async fn appliance(
+    State(app): State<App>,
+    Named((publisher, appliance)): Named<(PublisherName, String)>,
+) -> Answer<Json<ApplianceView>> {
+    let name = ApplianceRef { publisher, appliance };
+    let view = views::appliance(&app.ledger.cluster(), &name);
+    view.map(Json).ok_or_else(|| Refused::not_found(format!("there is no appliance {name}")))
+}
+
+/// Registers a publisher's key. A known key is never replaced.
+#[utoipa::path(put, path = "/v1/publishers/{name}", tag = "appliances", params(("name" = String, Path)),
+    request_body = PublisherKey,
+    responses((status = 204), (status = 409, body = Problem), (status = 422, body = Problem)))]
+pub(crate) async fn put_publisher(
+    State(app): State<App>,
+    caller: Caller,
+    Named(name): Named<PublisherName>,
+    Body(key): Body<PublisherKey>,
+) -> Answer<StatusCode> {
+    if key.public_key.0.len() != 32 {
+        let length = key.public_key.0.len();
+        return Err(Refused::invalid(format!("public_key has {length} bytes: an Ed25519 public key has 32")));
+    }
+    let act = Act { who: &caller.who, action: "publisher-register", object: format!("publisher/{name}") };
+    app.ledger
+        .change(&act, |cluster| {
+            let mut writes = Writes::default();
+            match cluster.publishers.get(&name) {
+                Some(held) if held.value == key => {}
+                Some(_) => {
+                    return Err(Refused::conflict(format!(
+                        "another key of publisher {name} is known: sign with that one"
+                    )));
+                }
+                None => writes.put(format!("publishers/{name}"), &key),
+            }
+            Ok((writes, ()))
+        })
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Publishes a version: signed by its publisher, its metainfo and manifest belonging together.
+#[utoipa::path(post, path = "/v1/appliances", tag = "appliances", request_body = PublishVersion,
+    responses((status = 200, body = ApplianceView), (status = 409, body = Problem), (status = 422, body = Problem)))]
+pub(crate) async fn publish(
+    State(app): State<App>,
+    caller: Caller,
+    Body(request): Body<PublishVersion>,
+) -> Answer<Json<ApplianceView>> {
+    let signed = verified(&app, &request)?;
+    let info_hash =
+        metainfo::check(&signed, &request.manifest.0, &request.metainfo.0).map_err(Refused::invalid)?;
+    let name: ApplianceRef = format!("{}/{}", signed.publisher, signed.appliance)
+        .parse()
+        .map_err(|error: types::NameError| Refused::invalid(error.to_string()))?;
+    keep(&app, &signed.image, &request).await?;
+    let act =
+        Act { who: &caller.who, action: "publish", object: format!("appliance/{name}/{}", signed.version) };
+    app.ledger
+        .change(&act, |cluster| {
+            let mut writes = Writes::default();
+            let digest = reconcile::digest(&request.signed.0);
+            match cluster.versions.get(&(name.clone(), signed.version.clone())) {
+                Some(held) if held.signed != digest => {
+                    let message = format!(
+                        "{name} {} is published with other content: give it a new version",
+                        signed.version
+                    );
+                    return Err(Refused::conflict(message));
+                }
+                Some(_) => {}
+                None => {
+                    let version = record::Version {
+                        published_ms: unix_ms(),
+                        image: signed.image,
+                        size_bytes: signed.size_bytes,
+                        spec: signed.spec.clone(),
+                        signed: digest,
+                    };
+                    writes.put(format!("versions/{name}/{}", signed.version), &version);
+                    let image = record::Image { info_hash, size_bytes: signed.size_bytes };
+                    writes.put(format!("images/{}", signed.image.hex()), &image);
+                    writes.event(
+                        format!("appliance/{name}"),
+                        "version-published",
+                        format!("{name} {}", signed.version),
+                    );
+                }
+            }
+            if let Some(channel) = &request.channel {
+                let pointer = record::Channel { version: signed.version.clone() };
+                let held = cluster.channels.get(&(name.clone(), channel.clone()));
+                if held.map(|held| &held.value) != Some(&pointer) {
+                    writes.put(format!("channels/{name}/{channel}"), &pointer);
+                }
+            }
+            Ok((writes, ()))
+        })
+        .await?;
+    app.wake();
+    let view = views::appliance(&app.ledger.cluster(), &name);
+    view.map(Json).ok_or_else(|| Refused::not_found(format!("there is no appliance {name}")))
+}
+
+fn verified(app: &App, request: &PublishVersion) -> Answer<SignedVersion> {
+    let signed: SignedVersion = serde_json::from_slice(&request.signed.0)
+        .map_err(|error| Refused::invalid(format!("the signed bytes are no version: {error}")))?;
+    let cluster = app.ledger.cluster();
+    let key = cluster.publishers.get(&signed.publisher).ok_or_else(|| {
+        Refused::invalid(format!("publisher {} is not known: register its key first", signed.publisher))
+    })?;
+    UnparsedPublicKey::new(&ED25519, &key.public_key.0)
+        .verify(&request.signed.0, &request.signature.0)
+        .map_err(|_| {
+            Refused::invalid(format!(
+                "the signature is not by the known key of publisher {}",
+                signed.publisher
+            ))
+        })?;
+    let (hardware, spec) = (&signed.spec.hardware, &signed.spec);
+    if !MEMORY_BYTES.contains(&hardware.memory.0) || !VCPUS.contains(&hardware.vcpus) {
+        return Err(Refused::invalid("spec.hardware: vcpus are 1 to 64, memory is 16MiB to 1TiB"));
+    }
+    if spec.disks.len() != 1 || !spec.disks.contains_key("system") {
+        return Err(Refused::invalid("spec.disks: exactly one disk, named system"));
+    }
+    let distinct: std::collections::BTreeSet<_> = spec.ports.iter().collect();
+    if spec.ports.len() > PORTS_MAX || distinct.len() != spec.ports.len() {
+        return Err(Refused::invalid(format!("spec.ports: at most {PORTS_MAX}, each name once")));
+    }
+    Ok(signed)
+}
+
+/// On disk before the store says so.
+async fn keep(app: &App, image: &Digest, request: &PublishVersion) -> Answer<()> {
+    let (torrent, manifest) = app.image_files(image);
+    let (metainfo, bytes) = (request.metainfo.0.clone(), request.manifest.0.clone());
+    if app.ledger.cluster().images.contains_key(&image.hex()) {
+        return Ok(());
+    }
+    let written = tokio::task::spawn_blocking(move || {
+        chassis::durable::write(&torrent, &metainfo, 0o600)?;
+        chassis::durable::write(&manifest, &bytes, 0o600)
+    });
+    let written = written.await.map_err(|error| Refused::internal(&error))?;
+    written.map_err(|error| Refused::internal(&error))
+}
+
+/// Installed policies.
+#[utoipa::path(get, path = "/v1/policies", tag = "policies", responses((status = 200, body = Vec<PolicyView>)))]
+pub(crate) async fn policies(State(app): State<App>) -> Json<Vec<PolicyView>> {
+    Json(app.ledger.cluster().policies.values().map(|stored| stored.value.clone()).collect())
+}
+
+/// Installs a policy, or replaces the one of that name from the next decision on.
+#[utoipa::path(put, path = "/v1/policies/{name}", tag = "policies", params(("name" = String, Path)),
+    request_body(content = Vec<u8>, content_type = "application/wasm", description = "a component, at most 32 MiB"),
+    responses((status = 200, body = PolicyView), (status = 422, body = Problem)))]
+pub(crate) async fn put_policy(
+    State(app): State<App>,
+    caller: Caller,
+    Named(name): Named<PolicyName>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<Json<PolicyView>> {
+    install(
+        &app,
+        &Act { who: &caller.who, action: "policy-install", object: format!("policy/{name}") },
+        name,
+        body?,
+    )
+    .await
+    .map(Json)
+}
+
+pub(crate) async fn install(app: &App, act: &Act<'_>, name: PolicyName, bytes: Bytes) -> Answer<PolicyView> {
+    let policies = std::sync::Arc::clone(&app.policies);
+    let installed = tokio::task::spawn_blocking(move || policies.install(&name, &bytes)).await;
+    let view = installed.map_err(|error| Refused::internal(&error))??;
+    app.ledger
+        .change(act, |cluster| {
+            let mut writes = Writes::default();
+            if cluster.policies.get(&view.name).map(|held| &held.value) != Some(&view) {
+                writes.put(format!("policies/{}", view.name), &view);
+                let message = format!("{} {} installed as {}", view.component, view.version, view.name);
+                writes.event(format!("policy/{}", view.name), "policy-installed", message);
+            }
+            Ok((writes, ()))
+        })
+        .await?;
+    app.wake();
+    Ok(view)
+}

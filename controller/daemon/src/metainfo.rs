@@ -1,0 +1,168 @@
+//! Just enough of BitTorrent v1 metainfo to know that it describes the image its manifest describes.
+
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use controller_api::rest::SignedVersion;
+use streamer_api::{MANIFEST_FORMAT, Manifest};
+
+/// Deepest nesting that is read.
+const DEPTH_MAX: u32 = 16;
+/// Sizes of a piece in bytes.
+const PIECE_BYTES: std::ops::RangeInclusive<u32> = 16 << 10..=16 << 20;
+
+/// A value of bencode, by reference.
+#[derive(Debug, Clone, PartialEq)]
+enum Value<'a> {
+    Number(i64),
+    Bytes(&'a [u8]),
+    List,
+    /// Entries, and the bytes of the whole.
+    Map(Vec<(&'a [u8], Value<'a>)>, &'a [u8]),
+}
+
+struct Reader<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn byte(&mut self) -> Option<u8> {
+        let byte = *self.text.get(self.at)?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn until(&mut self, end: u8) -> Option<&'a str> {
+        let start = self.at;
+        let length = self.text.get(start..)?.iter().take(24).position(|byte| *byte == end)?;
+        self.at = start + length + 1;
+        std::str::from_utf8(&self.text[start..start + length]).ok()
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length: usize = self.until(b':')?.parse().ok()?;
+        let bytes = self.text.get(self.at..self.at.checked_add(length)?)?;
+        self.at += length;
+        Some(bytes)
+    }
+
+    fn value(&mut self, depth: u32) -> Option<Value<'a>> {
+        let start = self.at;
+        match self.byte()? {
+            _ if depth > DEPTH_MAX => None,
+            b'i' => self.until(b'e')?.parse().ok().map(Value::Number),
+            b'l' => {
+                while self.text.get(self.at)? != &b'e' {
+                    self.value(depth + 1)?;
+                }
+                self.at += 1;
+                Some(Value::List)
+            }
+            b'd' => {
+                let mut entries = Vec::new();
+                while self.text.get(self.at)? != &b'e' {
+                    entries.push((self.bytes()?, self.value(depth + 1)?));
+                }
+                self.at += 1;
+                Some(Value::Map(entries, &self.text[start..self.at]))
+            }
+            b'0'..=b'9' => {
+                self.at = start;
+                self.bytes().map(Value::Bytes)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl<'a> Value<'a> {
+    fn get(&self, key: &str) -> Option<&Value<'a>> {
+        match self {
+            Self::Map(entries, _) => {
+                entries.iter().find(|(name, _)| *name == key.as_bytes()).map(|(_, value)| value)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Checks that metainfo, manifest and what was signed describe one image. Returns the info hash as hexadecimal digits.
+pub(crate) fn check(signed: &SignedVersion, manifest: &[u8], metainfo: &[u8]) -> Result<String, String> {
+    let digest_found = crate::reconcile::digest(manifest);
+    if digest_found != signed.image {
+        return Err(format!("the manifest's digest is {digest_found}, signed is {}", signed.image));
+    }
+    let manifest: Manifest =
+        serde_json::from_slice(manifest).map_err(|error| format!("the manifest cannot be read: {error}"))?;
+    if manifest.format != MANIFEST_FORMAT {
+        return Err(format!("the manifest has format {:?}, known is {MANIFEST_FORMAT}", manifest.format));
+    }
+    if manifest.size_bytes != signed.size_bytes || signed.size_bytes == 0 || signed.size_bytes % 512 != 0 {
+        return Err(format!(
+            "the manifest has {} bytes, signed are {} (not zero, a multiple of 512)",
+            manifest.size_bytes, signed.size_bytes
+        ));
+    }
+    if !manifest.piece_bytes.is_power_of_two() || !PIECE_BYTES.contains(&manifest.piece_bytes) {
+        return Err(format!(
+            "pieces of {} bytes are no power of two of 16KiB to 16MiB",
+            manifest.piece_bytes
+        ));
+    }
+    let pieces = manifest.size_bytes.div_ceil(u64::from(manifest.piece_bytes));
+    if u64::try_from(manifest.pieces.0.len()).ok() != pieces.checked_mul(32) {
+        return Err(format!(
+            "the manifest has hashes of {} bytes for {pieces} pieces",
+            manifest.pieces.0.len()
+        ));
+    }
+    check_metainfo(&manifest, pieces, metainfo)
+}
+
+fn check_metainfo(manifest: &Manifest, pieces: u64, metainfo: &[u8]) -> Result<String, String> {
+    let mut reader = Reader { text: metainfo, at: 0 };
+    let root = reader.value(0).filter(|_| reader.at == metainfo.len()).ok_or("the metainfo is no bencode")?;
+    let info = root.get("info").ok_or("the metainfo has no info")?;
+    let Value::Map(_, raw) = info else { return Err("the metainfo's info is no dictionary".into()) };
+    let hash = hex::encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, raw));
+    if hash != manifest.info_hash {
+        return Err(format!("the metainfo's info hash is {hash}, the manifest's {}", manifest.info_hash));
+    }
+    let number = |key| match info.get(key) {
+        Some(Value::Number(number)) => u64::try_from(*number).ok(),
+        _ => None,
+    };
+    if number("length") != Some(manifest.size_bytes) {
+        return Err("the metainfo has another length than the manifest".into());
+    }
+    if number("piece length") != Some(u64::from(manifest.piece_bytes)) {
+        return Err("the metainfo has another piece length than the manifest".into());
+    }
+    match info.get("pieces") {
+        Some(Value::Bytes(hashes)) if u64::try_from(hashes.len()).ok() == pieces.checked_mul(20) => Ok(hash),
+        _ => Err("the metainfo has another number of pieces than the manifest".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = Reader { text: &bytes, at: 0 }.value(0);
+        }
+
+        #[test]
+        fn no_bencode_like_text_makes_the_reader_panic(text in "[dlie0-9:a]{0,64}") {
+            let _ = Reader { text: text.as_bytes(), at: 0 }.value(0);
+        }
+    }
+
+    #[test]
+    fn a_deep_nesting_is_refused() {
+        let text = format!("{}{}", "l".repeat(100_000), "e".repeat(100_000));
+        assert_eq!(Reader { text: text.as_bytes(), at: 0 }.value(0), None);
+    }
+}
