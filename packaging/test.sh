@@ -22,6 +22,7 @@ count() { # adds up the closing lines of cargo test, vitest and playwright
 make=(make --no-print-directory)
 part build      "${make[@]}" build
 part check      "${make[@]}" check
+part deny       "${make[@]}" deny
 part unit       "${make[@]}" unit
 part browser    "${make[@]}" browser
 part appliances "${make[@]}" appliances
