@@ -1,0 +1,373 @@
+//! What to do next, given what shall be and what is. Pure: values in, steps out; it reads no clock and no file.
+//!
+//! One step at most per [`Key`], and none for a key that is busy: steps of different keys run beside each other, and
+//! each end asks for a new plan. An instance's life, as the plan sees it:
+//!
+//! ```text
+//!   not here ── volumes, image, ports ready ──> Start ──> running ──> (ends by itself) ──> NoteEnd ──> pause ──> Start
+//!      named no more, or under another incarnation: Remove, whatever it does; its ports go only after it
+//! ```
+
+use crate::store::Record;
+use controller_api::agent::{DesiredInstance, DesiredVolume, HostDesired};
+use controller_hypervisor::{DomainState, VOLUME_NAME_LEN_MAX};
+use netd_api::{Network, Port};
+use std::collections::{BTreeMap, BTreeSet};
+use types::{Digest, InstanceId, VolumeName};
+use uuid::Uuid;
+
+/// A run that lasted this long was a good one: the next pause is the shortest again.
+const GOOD_RUN_MS: u64 = 60_000;
+/// Pauses before another attempt grow from this...
+const PAUSE_MS_MIN: u64 = 1_000;
+/// ... to this.
+const PAUSE_MS_MAX: u64 = 30_000;
+
+/// What a step is about. Two steps about one thing never run at once.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Key {
+    Networks,
+    Image(Digest),
+    Volume(InstanceId, VolumeName),
+    Instance(InstanceId),
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Networks => f.write_str("networks"),
+            Self::Image(digest) => write!(f, "image {}", digest.short()),
+            Self::Volume(instance, name) => write!(f, "volume {instance}/{name}"),
+            Self::Instance(id) => write!(f, "instance {id}"),
+        }
+    }
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Step {
+    /// Hand netd this document.
+    PutNetworks(netd_api::Desired),
+    /// Have the streamer export an image.
+    NameImage(Digest),
+    /// The streamer need not export it any more.
+    DropImage(Digest),
+    /// Make a volume, or grow it to this many bytes.
+    SizeVolume(InstanceId, VolumeName, u64),
+    /// Remove a volume with its bytes.
+    DeleteVolume(InstanceId, VolumeName),
+    /// Make the disks, define and start. The second part is what its record shall hold of the networks.
+    Start(Box<DesiredInstance>, Vec<Network>),
+    /// It runs and its record does not say so: it was started just before this daemon was killed.
+    Adopt(Box<DesiredInstance>, Vec<Network>),
+    /// Its run has ended by itself.
+    NoteEnd(InstanceId, Uuid),
+    /// Its disk answers again.
+    Resume(InstanceId, Uuid),
+    /// Stop it and remove all but its volumes.
+    Remove(InstanceId, Uuid),
+}
+
+impl Step {
+    pub(crate) fn key(&self) -> Key {
+        match self {
+            Self::PutNetworks(_) => Key::Networks,
+            Self::NameImage(digest) | Self::DropImage(digest) => Key::Image(*digest),
+            Self::SizeVolume(instance, name, _) | Self::DeleteVolume(instance, name) => {
+                Key::Volume(instance.clone(), name.clone())
+            }
+            Self::Start(desired, _) | Self::Adopt(desired, _) => Key::Instance(desired.id.clone()),
+            Self::NoteEnd(id, _) | Self::Resume(id, _) | Self::Remove(id, _) => Key::Instance(id.clone()),
+        }
+    }
+}
+
+/// A domain of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ObservedDomain {
+    pub(crate) instance: InstanceId,
+    pub(crate) state: DomainState,
+}
+
+/// What is. `None` where who knows does not answer.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Observed {
+    pub(crate) domains: Option<BTreeMap<Uuid, ObservedDomain>>,
+    pub(crate) records: BTreeMap<Uuid, Record>,
+    pub(crate) volumes: BTreeMap<(InstanceId, VolumeName), u64>,
+    /// What the streamer exports.
+    pub(crate) exported: Option<BTreeSet<Digest>>,
+    /// What this agent has named to it at some time.
+    pub(crate) named: BTreeSet<Digest>,
+    pub(crate) networks: Option<netd_api::Status>,
+    /// The document netd took last in this agent's life.
+    pub(crate) networks_taken: Option<netd_api::Desired>,
+    pub(crate) busy: BTreeSet<Key>,
+    pub(crate) now_ms: u64,
+}
+
+/// What to do, and what has to wait.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Plan {
+    pub(crate) steps: Vec<Step>,
+    /// Why an instance is not started yet.
+    pub(crate) waits: BTreeMap<InstanceId, String>,
+    /// What the document asks and cannot be done.
+    pub(crate) refusals: BTreeMap<InstanceId, String>,
+}
+
+/// Makes the plan.
+pub(crate) fn plan(desired: &HostDesired, observed: &Observed) -> Plan {
+    let mut plan = Plan::default();
+    networks(&mut plan, desired, observed);
+    images(&mut plan, desired, observed);
+    volumes(&mut plan, desired, observed);
+    removals(&mut plan, desired, observed);
+    for instance in &desired.instances {
+        start(&mut plan, desired, instance, observed);
+    }
+    let mut taken = observed.busy.clone();
+    plan.steps.retain(|step| taken.insert(step.key()));
+    plan
+}
+
+/// The pause before attempt number `tries + 1`, in milliseconds.
+pub(crate) fn pause_ms(tries: u32) -> u64 {
+    match tries {
+        0 => 0,
+        tries => (PAUSE_MS_MIN << (tries - 1).min(10)).min(PAUSE_MS_MAX),
+    }
+}
+
+/// Notes in a record that its run has ended or could not begin.
+pub(crate) fn note_end(record: &mut Record, failure: Option<String>, now_ms: u64) {
+    let lasted = record.started_ms.map_or(0, |started| now_ms.saturating_sub(started));
+    let good = failure.is_none() && lasted >= GOOD_RUN_MS;
+    record.tries = if good { 1 } else { record.tries.saturating_add(1) };
+    record.not_before_ms = now_ms + pause_ms(record.tries);
+    record.ended = true;
+    record.failure = failure;
+}
+
+/// What netd shall hold: the document's networks, and the ports of instances that go but are still there.
+pub(crate) fn wanted_networks(desired: &HostDesired, observed: &Observed) -> netd_api::Desired {
+    let mut networks = desired.networks.clone();
+    let here = |incarnation: &Uuid| {
+        observed.domains.as_ref().is_none_or(|domains| domains.contains_key(incarnation))
+    };
+    for (incarnation, record) in observed.records.iter().filter(|(incarnation, _)| here(incarnation)) {
+        if wanted(desired, *incarnation).is_none() {
+            for network in &record.networks {
+                add_ports(&mut networks, network);
+            }
+        }
+    }
+    netd_api::Desired { generation: desired.generation, networks }
+}
+
+/// The document's instance of this incarnation.
+pub(crate) fn wanted(desired: &HostDesired, incarnation: Uuid) -> Option<&DesiredInstance> {
+    desired.instances.iter().find(|instance| instance.incarnation.parse() == Ok(incarnation))
+}
+
+fn add_ports(networks: &mut Vec<Network>, held: &Network) {
+    let taken = |networks: &[Network], port: &Port| {
+        networks.iter().flat_map(|network| &network.ports).any(|p| p.tap == port.tap || p.id == port.id)
+    };
+    let ports: Vec<Port> = held.ports.iter().filter(|port| !taken(networks, port)).cloned().collect();
+    if ports.is_empty() {
+        return;
+    }
+    let bridge_taken = networks.iter().any(|network| network.bridge == held.bridge);
+    match networks.iter_mut().find(|network| network.id == held.id) {
+        Some(network) => network.ports.extend(ports),
+        None if bridge_taken => {}
+        None => networks.push(Network { ports, ..held.clone() }),
+    }
+}
+
+/// An instance's networks with its own ports only.
+fn own_networks(desired: &HostDesired, instance: &DesiredInstance) -> Vec<Network> {
+    let own = |port: &&Port| instance.ports.iter().any(|own| own.tap == port.tap);
+    let reduced = |network: &Network| Network {
+        ports: network.ports.iter().filter(own).cloned().collect(),
+        ..network.clone()
+    };
+    desired.networks.iter().map(reduced).filter(|network| !network.ports.is_empty()).collect()
+}
+
+fn networks(plan: &mut Plan, desired: &HostDesired, observed: &Observed) {
+    let Some(status) = &observed.networks else { return };
+    let wanted = wanted_networks(desired, observed);
+    if observed.networks_taken.as_ref() != Some(&wanted) || status.generation != wanted.generation {
+        plan.steps.push(Step::PutNetworks(wanted));
+    }
+}
+
+fn images(plan: &mut Plan, desired: &HostDesired, observed: &Observed) {
+    let Some(exported) = &observed.exported else { return };
+    let needed: BTreeSet<Digest> = desired
+        .images
+        .iter()
+        .copied()
+        .chain(desired.instances.iter().map(|instance| instance.image))
+        .chain(observed.records.values().map(|record| record.image))
+        .collect();
+    plan.steps.extend(needed.difference(exported).map(|digest| Step::NameImage(*digest)));
+    // Only what this agent has named: an image that somebody publishes here is not ours to drop.
+    plan.steps.extend(observed.named.difference(&needed).map(|digest| Step::DropImage(*digest)));
+}
+
+fn volumes(plan: &mut Plan, desired: &HostDesired, observed: &Observed) {
+    for DesiredVolume { instance, name, size } in &desired.volumes {
+        let bytes = observed.volumes.get(&(instance.clone(), name.clone()));
+        if bytes.is_none_or(|bytes| *bytes < size.0)
+            && (bytes.is_none() || !is_here(instance, observed, true))
+        {
+            plan.steps.push(Step::SizeVolume(instance.clone(), name.clone(), size.0));
+        }
+    }
+    for (instance, name) in observed.volumes.keys() {
+        let named = desired.volumes.iter().any(|volume| &volume.instance == instance && &volume.name == name)
+            || desired.instances.iter().any(|wanted| &wanted.id == instance && wanted.volumes.contains(name));
+        if !named && !is_here(instance, observed, false) {
+            plan.steps.push(Step::DeleteVolume(instance.clone(), name.clone()));
+        }
+    }
+}
+
+/// Whether an instance may have its disks open (`running`), or has any trace here. Not knowing means yes.
+fn is_here(instance: &InstanceId, observed: &Observed, running: bool) -> bool {
+    let Some(domains) = &observed.domains else { return true };
+    let stopped = |state: DomainState| running && matches!(state, DomainState::Stopped { .. });
+    domains.values().any(|domain| &domain.instance == instance && !stopped(domain.state))
+        || observed.busy.contains(&Key::Instance(instance.clone()))
+        || (!running && observed.records.values().any(|record| &record.instance == instance))
+}
+
+fn removals(plan: &mut Plan, desired: &HostDesired, observed: &Observed) {
+    let Some(domains) = &observed.domains else { return };
+    let all = domains
+        .iter()
+        .map(|(incarnation, domain)| (*incarnation, &domain.instance))
+        .chain(observed.records.iter().map(|(incarnation, record)| (*incarnation, &record.instance)));
+    for (incarnation, instance) in all {
+        if wanted(desired, incarnation).is_none() {
+            plan.steps.push(Step::Remove(instance.clone(), incarnation));
+        }
+    }
+}
+
+fn start(plan: &mut Plan, desired: &HostDesired, instance: &DesiredInstance, observed: &Observed) {
+    let id = &instance.id;
+    let Ok(incarnation) = instance.incarnation.parse::<Uuid>() else {
+        plan.refusals.insert(id.clone(), format!("its incarnation {:?} is no UUID", instance.incarnation));
+        return;
+    };
+    if let Some(name) = instance.volumes.iter().find(|name| name.as_str().len() > VOLUME_NAME_LEN_MAX) {
+        plan.refusals.insert(
+            id.clone(),
+            format!(
+                "the volume name {name} is longer than {VOLUME_NAME_LEN_MAX} bytes: guests could not tell it"
+            ),
+        );
+        return;
+    }
+    let Some(domains) = &observed.domains else {
+        plan.waits.insert(id.clone(), "libvirt does not answer".to_owned());
+        return;
+    };
+    let record = observed.records.get(&incarnation);
+    match domains.get(&incarnation).map(|domain| domain.state) {
+        Some(DomainState::PausedByIoError) => {
+            if observed.exported.as_ref().is_some_and(|exported| exported.contains(&instance.image)) {
+                plan.steps.push(Step::Resume(id.clone(), incarnation));
+            }
+        }
+        Some(DomainState::Running | DomainState::Paused) => {
+            if record.is_none_or(|record| record.started_ms.is_none() || record.ended) {
+                plan.steps.push(Step::Adopt(Box::new(instance.clone()), own_networks(desired, instance)));
+            }
+        }
+        Some(DomainState::Stopped { .. }) | None => match record {
+            Some(record) if record.started_ms.is_some() && !record.ended => {
+                plan.steps.push(Step::NoteEnd(id.clone(), incarnation));
+            }
+            record => match waits(desired, instance, incarnation, record, observed) {
+                Some(reason) => drop(plan.waits.insert(id.clone(), reason)),
+                None => {
+                    plan.steps.push(Step::Start(Box::new(instance.clone()), own_networks(desired, instance)));
+                }
+            },
+        },
+    }
+}
+
+/// Why an instance cannot be started now.
+fn waits(
+    desired: &HostDesired,
+    instance: &DesiredInstance,
+    incarnation: Uuid,
+    record: Option<&Record>,
+    observed: &Observed,
+) -> Option<String> {
+    let older = |other: Uuid, id: &InstanceId| other != incarnation && id == &instance.id;
+    let domains = observed.domains.iter().flatten();
+    if domains.into_iter().any(|(other, domain)| older(*other, &domain.instance))
+        || observed.records.iter().any(|(other, record)| older(*other, &record.instance))
+    {
+        return Some("its earlier incarnation is being removed".to_owned());
+    }
+    if let Some(pause) =
+        record.and_then(|r| r.not_before_ms.checked_sub(observed.now_ms)).filter(|ms| *ms > 0)
+    {
+        return Some(format!("it is started again in {} s", pause.div_ceil(1_000)));
+    }
+    waits_for_volumes(desired, instance, observed)
+        .or_else(|| waits_for_image(instance, observed))
+        .or_else(|| waits_for_ports(desired, instance, observed))
+}
+
+fn waits_for_volumes(
+    desired: &HostDesired,
+    instance: &DesiredInstance,
+    observed: &Observed,
+) -> Option<String> {
+    instance.volumes.iter().find_map(|name| {
+        let wanted = desired.volumes.iter().find(|v| v.instance == instance.id && &v.name == name);
+        let Some(wanted) = wanted else {
+            return Some(format!("the document names no size for its volume {name}"));
+        };
+        let bytes = observed.volumes.get(&(instance.id.clone(), name.clone()));
+        bytes.is_none_or(|bytes| *bytes < wanted.size.0).then(|| format!("its volume {name} is not made yet"))
+    })
+}
+
+fn waits_for_image(instance: &DesiredInstance, observed: &Observed) -> Option<String> {
+    match &observed.exported {
+        None => Some("the streamer does not answer".to_owned()),
+        Some(exported) if !exported.contains(&instance.image) => {
+            Some(format!("image {} is not exported yet", instance.image.short()))
+        }
+        Some(_) => None,
+    }
+}
+
+fn waits_for_ports(desired: &HostDesired, instance: &DesiredInstance, observed: &Observed) -> Option<String> {
+    if instance.ports.is_empty() {
+        return None;
+    }
+    let Some(status) = &observed.networks else { return Some("netd does not answer".to_owned()) };
+    if observed.networks_taken.as_ref() != Some(&wanted_networks(desired, observed)) {
+        return Some("netd has not taken up its networks yet".to_owned());
+    }
+    let ready = |tap: &str| status.networks.iter().flat_map(|n| &n.ports).any(|p| p.tap == tap && p.ready);
+    let port = instance.ports.iter().find(|port| !ready(&port.tap))?;
+    Some(match status.failures.first().or(status.conflicts.first()) {
+        Some(failure) => format!("its port {} is not ready: {failure}", port.name),
+        None => format!("its port {} is not ready yet", port.name),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,341 @@
+use super::*;
+use controller_api::agent::DesiredPort;
+use netd_api::{NetworkStatus, PortStatus, Status, Uplink};
+use proptest::prelude::*;
+use types::{ByteSize, Generation};
+
+fn image(number: u8) -> Digest {
+    Digest::from_bytes([number; 32])
+}
+
+fn incarnation(member: u8, number: u8) -> Uuid {
+    Uuid::from_bytes([member, number, 0, 0, 0, 0, 0x40, 0, 0x80, 0, 0, 0, 0, 0, 0, 1])
+}
+
+fn tap(member: u8) -> String {
+    format!("ct000000000{member}")
+}
+
+fn port(member: u8) -> Port {
+    Port {
+        id: format!("office/m{member}/eth0"),
+        tap: tap(member),
+        mac: format!("02:00:00:00:00:0{member}").parse().unwrap(),
+        addresses: vec![],
+        routes: false,
+        accept: vec![],
+    }
+}
+
+fn instance(member: u8, number: u8) -> DesiredInstance {
+    DesiredInstance {
+        id: format!("office/m{member}").parse().unwrap(),
+        incarnation: incarnation(member, number).to_string(),
+        vcpus: 1,
+        memory: ByteSize(64 << 20),
+        image: image(member),
+        image_size_bytes: 1 << 20,
+        ports: vec![DesiredPort {
+            name: "eth0".parse().unwrap(),
+            tap: tap(member),
+            mac: port(member).mac,
+            mtu: 1450,
+        }],
+        volumes: vec!["home".parse().unwrap()],
+        config: BTreeMap::new(),
+    }
+}
+
+/// A document with these members, each by its incarnation's number.
+fn document(generation: u64, members: &BTreeMap<u8, u8>) -> HostDesired {
+    let network = Network {
+        id: "office/inside".to_owned(),
+        bridge: "cb0000000001".to_owned(),
+        mtu: 1450,
+        uplink: Uplink::None,
+        ports: members.keys().map(|member| port(*member)).collect(),
+    };
+    HostDesired {
+        generation: Generation(generation),
+        networks: if members.is_empty() { vec![] } else { vec![network] },
+        images: members.keys().map(|member| image(*member)).collect(),
+        instances: members.iter().map(|(member, number)| instance(*member, *number)).collect(),
+        volumes: members
+            .keys()
+            .map(|member| DesiredVolume {
+                instance: instance(*member, 0).id,
+                name: "home".parse().unwrap(),
+                size: ByteSize(1 << 20),
+            })
+            .collect(),
+    }
+}
+
+/// A host as the steps change it. Checks what may never happen.
+#[derive(Debug, Clone, Default)]
+struct World {
+    domains: BTreeMap<Uuid, ObservedDomain>,
+    records: BTreeMap<Uuid, Record>,
+    volumes: BTreeMap<(InstanceId, VolumeName), u64>,
+    exported: BTreeSet<Digest>,
+    named: BTreeSet<Digest>,
+    networks: netd_api::Desired,
+    /// None after a restart of the agent.
+    taken: Option<netd_api::Desired>,
+    now_ms: u64,
+}
+
+impl World {
+    fn observe(&self) -> Observed {
+        let port = |port: &Port| PortStatus { tap: port.tap.clone(), ready: true, ..PortStatus::default() };
+        let network = |network: &Network| NetworkStatus {
+            id: network.id.clone(),
+            up: true,
+            ports: network.ports.iter().map(port).collect(),
+        };
+        Observed {
+            domains: Some(self.domains.clone()),
+            records: self.records.clone(),
+            volumes: self.volumes.clone(),
+            exported: Some(self.exported.clone()),
+            named: self.named.clone(),
+            networks: Some(Status {
+                generation: self.networks.generation,
+                converged: true,
+                networks: self.networks.networks.iter().map(network).collect(),
+                ..Status::default()
+            }),
+            networks_taken: self.taken.clone(),
+            busy: BTreeSet::new(),
+            now_ms: self.now_ms,
+        }
+    }
+
+    fn taps(&self) -> BTreeSet<&str> {
+        self.networks.networks.iter().flat_map(|n| &n.ports).map(|p| p.tap.as_str()).collect()
+    }
+
+    fn apply(&mut self, step: Step) {
+        match step {
+            Step::PutNetworks(networks) => {
+                self.networks = networks.clone();
+                self.taken = Some(networks);
+                for domain in self.domains.values() {
+                    let member = domain.instance.member.as_str()[1..].parse().unwrap();
+                    assert!(self.taps().contains(tap(member).as_str()), "a port went before its domain");
+                }
+            }
+            Step::NameImage(digest) => {
+                self.exported.insert(digest);
+                self.named.insert(digest);
+            }
+            Step::DropImage(digest) => {
+                assert!(self.records.values().all(|r| r.image != digest), "an image went before its overlay");
+                self.exported.remove(&digest);
+                self.named.remove(&digest);
+            }
+            Step::SizeVolume(id, name, size) => drop(self.volumes.insert((id, name), size)),
+            Step::DeleteVolume(id, name) => {
+                assert!(self.domains.values().all(|d| d.instance != id), "a volume went before its domain");
+                self.volumes.remove(&(id, name));
+            }
+            Step::Start(desired, networks) => self.start(&desired, networks),
+            Step::Adopt(desired, networks) => {
+                let uuid = desired.incarnation.parse().unwrap();
+                let mut record = Record::new(desired.id.clone(), desired.image, networks);
+                record.started_ms = Some(self.now_ms);
+                self.records.insert(uuid, record);
+            }
+            Step::NoteEnd(_, uuid) => note_end(self.records.get_mut(&uuid).unwrap(), None, self.now_ms),
+            Step::Resume(_, uuid) => self.domains.get_mut(&uuid).unwrap().state = DomainState::Running,
+            Step::Remove(_, uuid) => {
+                self.domains.remove(&uuid);
+                self.records.remove(&uuid);
+            }
+        }
+    }
+
+    fn start(&mut self, desired: &DesiredInstance, networks: Vec<Network>) {
+        let uuid = desired.incarnation.parse().unwrap();
+        assert!(self.domains.iter().all(|(o, d)| *o == uuid || d.instance != desired.id), "two at once");
+        assert!(self.exported.contains(&desired.image), "no image");
+        assert!(desired.ports.iter().all(|p| self.taps().contains(p.tap.as_str())), "no port");
+        assert!(desired.volumes.iter().all(|v| self.volumes.contains_key(&(desired.id.clone(), v.clone()))));
+        let mut record = self
+            .records
+            .remove(&uuid)
+            .unwrap_or_else(|| Record::new(desired.id.clone(), desired.image, networks));
+        record.started_ms = Some(self.now_ms);
+        record.ended = false;
+        record.starts += 1;
+        self.records.insert(uuid, record);
+        self.domains
+            .insert(uuid, ObservedDomain { instance: desired.id.clone(), state: DomainState::Running });
+    }
+
+    /// Passes until nothing is to be done; `stop_after` steps the agent is killed.
+    fn converge(&mut self, desired: &HostDesired, mut stop_after: usize) {
+        for _ in 0..64 {
+            let plan = plan(desired, &self.observe());
+            if plan.steps.is_empty() && plan.waits.is_empty() {
+                return;
+            }
+            for step in plan.steps {
+                if stop_after == 0 {
+                    self.taken = None;
+                    stop_after = usize::MAX;
+                    break;
+                }
+                stop_after = stop_after.saturating_sub(1);
+                self.apply(step);
+            }
+            self.now_ms += 500;
+        }
+        panic!("no end: {:?}", plan(desired, &self.observe()));
+    }
+
+    fn is(&self, desired: &HostDesired) -> bool {
+        let wanted: BTreeSet<Uuid> =
+            desired.instances.iter().map(|i| i.incarnation.parse().unwrap()).collect();
+        self.domains.keys().copied().collect::<BTreeSet<_>>() == wanted
+            && self.domains.values().all(|domain| domain.state == DomainState::Running)
+            && self.records.keys().copied().collect::<BTreeSet<_>>() == wanted
+            && self.exported == desired.images.iter().copied().collect()
+            && self.volumes.len() == desired.volumes.len()
+            && self.networks.networks == desired.networks
+    }
+}
+
+fn some(members: &[(u8, u8)]) -> HostDesired {
+    document(1, &members.iter().copied().collect())
+}
+
+fn running(desired: &HostDesired) -> World {
+    let mut world = World::default();
+    world.converge(desired, usize::MAX);
+    world
+}
+
+proptest! {
+    #[test]
+    fn any_document_is_reached_from_any_other_though_the_agent_is_killed_on_the_way(
+        first in proptest::collection::btree_map(0_u8..4, 0_u8..3, 0..4),
+        second in proptest::collection::btree_map(0_u8..4, 0_u8..3, 0..4),
+        killed_after in 0_usize..24,
+        died in any::<[bool; 4]>(),
+    ) {
+        let (first, second) = (document(1, &first), document(2, &second));
+        let mut world = World::default();
+        world.converge(&first, killed_after);
+        prop_assert!(world.is(&first));
+        for (domain, died) in world.domains.values_mut().zip(died) {
+            if died {
+                domain.state = DomainState::Stopped { reason: "crashed" };
+            }
+        }
+        world.converge(&second, killed_after);
+        prop_assert!(world.is(&second), "{world:?}");
+    }
+}
+
+#[test]
+fn nothing_is_done_twice() {
+    let desired = some(&[(1, 0), (2, 0)]);
+    assert_eq!(plan(&desired, &running(&desired).observe()), Plan::default());
+}
+
+#[test]
+fn a_start_waits_for_each_of_its_needs_and_says_for_which() {
+    let desired = some(&[(1, 0)]);
+    let mut world = running(&desired);
+    world.domains.clear();
+    world.records.clear();
+    let why = |observed: &Observed| {
+        let plan = plan(&desired, observed);
+        assert!(!plan.steps.iter().any(|step| matches!(step, Step::Start(..))));
+        plan.waits.values().next().unwrap().clone()
+    };
+    let whole = world.observe();
+    assert!(matches!(plan(&desired, &whole).steps[..], [Step::Start(..)]));
+    assert_eq!(why(&Observed { domains: None, ..whole.clone() }), "libvirt does not answer");
+    assert_eq!(why(&Observed { exported: None, ..whole.clone() }), "the streamer does not answer");
+    let none = Observed { exported: Some(BTreeSet::new()), ..whole.clone() };
+    assert_eq!(why(&none), "image 010101010101 is not exported yet");
+    assert_eq!(why(&Observed { networks: None, ..whole.clone() }), "netd does not answer");
+    let restarted = Observed { networks_taken: None, ..whole.clone() };
+    assert_eq!(why(&restarted), "netd has not taken up its networks yet");
+    let mut closed = whole.clone();
+    closed.networks.as_mut().unwrap().networks[0].ports[0].ready = false;
+    assert_eq!(why(&closed), "its port eth0 is not ready yet");
+    let bare = Observed { volumes: BTreeMap::new(), ..whole };
+    assert_eq!(why(&bare), "its volume home is not made yet");
+}
+
+#[test]
+fn a_silent_libvirt_removes_nothing() {
+    let world = running(&some(&[(1, 0)]));
+    let observed = Observed { domains: None, ..world.observe() };
+    let steps = plan(&some(&[]), &observed).steps;
+    assert!(
+        !steps.iter().any(|s| matches!(s, Step::Remove(..) | Step::DeleteVolume(..) | Step::DropImage(_)))
+    );
+    // And its ports stay.
+    assert_eq!(wanted_networks(&some(&[]), &observed).networks.len(), 1);
+}
+
+#[test]
+fn a_new_incarnation_keeps_the_volume() {
+    let mut world = running(&some(&[(1, 0)]));
+    let volumes = world.volumes.clone();
+    world.converge(&document(2, &[(1, 1)].into()), usize::MAX);
+    assert_eq!(world.volumes, volumes);
+    assert_eq!(world.domains.keys().copied().collect::<Vec<_>>(), [incarnation(1, 1)]);
+}
+
+#[test]
+fn an_image_named_by_somebody_else_stays() {
+    let mut world = running(&some(&[]));
+    world.exported.insert(image(9));
+    assert_eq!(plan(&some(&[]), &world.observe()).steps, []);
+}
+
+#[test]
+fn a_guest_whose_disk_failed_goes_on_once_the_image_is_exported() {
+    let desired = some(&[(1, 0)]);
+    let mut world = running(&desired);
+    world.domains.values_mut().for_each(|domain| domain.state = DomainState::PausedByIoError);
+    world.exported.clear();
+    assert_eq!(plan(&desired, &world.observe()).steps, [Step::NameImage(image(1))]);
+    world.exported.insert(image(1));
+    assert!(matches!(plan(&desired, &world.observe()).steps[..], [Step::Resume(..)]));
+}
+
+#[test]
+fn a_running_volume_is_not_grown_and_none_ever_shrinks() {
+    let mut desired = some(&[(1, 0)]);
+    let world = running(&desired);
+    desired.volumes[0].size = ByteSize(2 << 20);
+    assert_eq!(plan(&desired, &world.observe()).steps, []);
+    desired.volumes[0].size = ByteSize(1 << 10);
+    assert_eq!(plan(&desired, &world.observe()).steps, []);
+}
+
+#[test]
+fn pauses_grow_to_their_limit_and_shrink_after_a_good_run() {
+    assert_eq!([0, 1, 2, 3, 5, 6, 99].map(pause_ms), [0, 1_000, 2_000, 4_000, 16_000, 30_000, 30_000]);
+    let mut record = Record::new("office/m1".parse().unwrap(), image(1), vec![]);
+    record.started_ms = Some(0);
+    note_end(&mut record, None, 500);
+    note_end(&mut record, Some("no".to_owned()), 500);
+    assert_eq!((record.tries, record.not_before_ms), (2, 2_500));
+    note_end(&mut record, None, GOOD_RUN_MS);
+    assert_eq!((record.tries, record.failure), (1, None));
+}
+
+#[test]
+fn a_volume_name_the_guest_would_see_cut_off_is_refused() {
+    let mut desired = some(&[(1, 0)]);
+    desired.instances[0].volumes = vec!["a-name-of-17-byte".parse().unwrap()];
+    let plan = plan(&desired, &World::default().observe());
+    assert!(plan.refusals.values().next().unwrap().contains("longer than 16 bytes"));
+}

@@ -1,0 +1,304 @@
+//! What the agent remembers on disk: the desired document, a record for each incarnation, and what it named to the
+//! streamer. A record is written before the domain it is about exists and goes after it.
+
+use crate::layout::Layout;
+use controller_api::agent::HostDesired;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use types::{Digest, InstanceId, VolumeName};
+use uuid::Uuid;
+
+/// One incarnation on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Whose.
+    pub(crate) instance: InstanceId,
+    /// The image its overlay stands on.
+    pub(crate) image: Digest,
+    /// Its networks, each with its own port only: netd keeps them until the domain is gone.
+    pub(crate) networks: Vec<netd_api::Network>,
+    /// Attempts to start it.
+    pub(crate) starts: u32,
+    /// When its present or last run began.
+    pub(crate) started_ms: Option<u64>,
+    /// When the guest said `ready` in that run.
+    pub(crate) ready_ms: Option<u64>,
+    /// That run has ended.
+    pub(crate) ended: bool,
+    /// Runs and attempts in a row that were short or failed.
+    pub(crate) tries: u32,
+    /// It is not started before.
+    pub(crate) not_before_ms: u64,
+    /// Why the last attempt failed.
+    pub(crate) failure: Option<String>,
+}
+
+impl Record {
+    pub(crate) fn new(instance: InstanceId, image: Digest, networks: Vec<netd_api::Network>) -> Self {
+        Self {
+            instance,
+            image,
+            networks,
+            starts: 0,
+            started_ms: None,
+            ready_ms: None,
+            ended: false,
+            tries: 0,
+            not_before_ms: 0,
+            failure: None,
+        }
+    }
+}
+
+/// Why something could not be remembered or read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// A file.
+    #[error("cannot {what} {}", path.display())]
+    File {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    /// Its content.
+    #[error("{} holds something else than expected", path.display())]
+    Content {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// What is remembered.
+#[derive(Debug)]
+pub(crate) struct Store {
+    layout: Layout,
+    records: Mutex<BTreeMap<Uuid, Record>>,
+    desired: Mutex<Option<HostDesired>>,
+}
+
+impl Store {
+    /// Reads everything. A folder without a record is a half-finished removal: it is finished.
+    pub(crate) fn open(layout: Layout) -> Result<Self, StoreError> {
+        let desired = read_json(&layout.desired())?;
+        let mut records = BTreeMap::new();
+        for name in names(&layout.instances())? {
+            let Ok(incarnation) = name.parse::<Uuid>() else { continue };
+            match read_json(&layout.record(incarnation))? {
+                Some(record) => {
+                    records.insert(incarnation, record);
+                }
+                None => remove_folder(&layout.instance(incarnation))?,
+            }
+        }
+        Ok(Self { layout, records: Mutex::new(records), desired: Mutex::new(desired) })
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(crate) fn desired(&self) -> Option<HostDesired> {
+        locked(&self.desired).clone()
+    }
+
+    /// Keeps a desired document. False if it is older than the one held: then nothing changes.
+    pub(crate) fn keep_desired(&self, desired: HostDesired) -> Result<bool, StoreError> {
+        let mut held = locked(&self.desired);
+        if held.as_ref().is_some_and(|held| held.generation > desired.generation) {
+            return Ok(false);
+        }
+        if held.as_ref() != Some(&desired) {
+            write_json(&self.layout.desired(), &desired)?;
+            *held = Some(desired);
+        }
+        Ok(true)
+    }
+
+    pub(crate) fn records(&self) -> BTreeMap<Uuid, Record> {
+        locked(&self.records).clone()
+    }
+
+    /// Changes a record on disk, then in memory. One that is not there is made of `new`, or left alone without it.
+    pub(crate) fn change(
+        &self,
+        incarnation: Uuid,
+        new: Option<Record>,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<Option<Record>, StoreError> {
+        let mut records = locked(&self.records);
+        let before = records.get(&incarnation);
+        let Some(mut record) = before.cloned().or(new) else { return Ok(None) };
+        change(&mut record);
+        if before != Some(&record) {
+            let folder = self.layout.instance(incarnation);
+            std::fs::create_dir_all(&folder).map_err(|source| StoreError::File {
+                what: "make",
+                path: folder.clone(),
+                source,
+            })?;
+            write_json(&self.layout.record(incarnation), &record)?;
+            records.insert(incarnation, record.clone());
+        }
+        Ok(Some(record))
+    }
+
+    /// Notes that the guest said `ready` in the run that began at `started_ms`. True if that is news.
+    pub(crate) fn note_ready(
+        &self,
+        incarnation: Uuid,
+        started_ms: u64,
+        now_ms: u64,
+    ) -> Result<bool, StoreError> {
+        let mut news = false;
+        self.change(incarnation, None, |record| {
+            if record.started_ms == Some(started_ms) && !record.ended && record.ready_ms.is_none() {
+                record.ready_ms = Some(now_ms);
+                news = true;
+            }
+        })?;
+        Ok(news)
+    }
+
+    /// Forgets an incarnation with its overlay, configuration disk and log. Its domain is gone by now.
+    pub(crate) fn forget(&self, incarnation: Uuid) -> Result<(), StoreError> {
+        // The record goes first on disk: a folder without one is removed at the next start.
+        let path = self.layout.record(incarnation);
+        chassis::durable::remove(&path).map_err(|source| StoreError::File {
+            what: "remove",
+            path,
+            source,
+        })?;
+        remove_folder(&self.layout.instance(incarnation))?;
+        let _ = std::fs::remove_file(self.layout.health_socket(incarnation));
+        locked(&self.records).remove(&incarnation);
+        Ok(())
+    }
+
+    /// Bytes of every volume.
+    pub(crate) fn volumes(&self) -> Result<BTreeMap<(InstanceId, VolumeName), u64>, StoreError> {
+        let mut found = BTreeMap::new();
+        let root = self.layout.volumes();
+        for deployment in names(&root)? {
+            for member in names(&root.join(&deployment))? {
+                let Ok(instance) = format!("{deployment}/{member}").parse::<InstanceId>() else { continue };
+                for file in names(&root.join(&deployment).join(&member))? {
+                    let Some(Ok(name)) = file.strip_suffix(".raw").map(VolumeName::new) else { continue };
+                    let path = self.layout.volume(&instance, &name);
+                    if let Ok(meta) = std::fs::metadata(path) {
+                        found.insert((instance.clone(), name), meta.len());
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Makes a volume that is blank, or grows one. It never shrinks.
+    pub(crate) fn size_volume(
+        &self,
+        instance: &InstanceId,
+        name: &VolumeName,
+        size: u64,
+    ) -> Result<(), StoreError> {
+        let path = self.layout.volume(instance, name);
+        let fail = |source| StoreError::File { what: "make", path: path.clone(), source };
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(fail)?;
+        }
+        let file =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(fail)?;
+        if file.metadata().map_err(fail)?.len() < size {
+            file.set_len(size).map_err(fail)?;
+            file.sync_all().map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn delete_volume(&self, instance: &InstanceId, name: &VolumeName) -> Result<(), StoreError> {
+        let path = self.layout.volume(instance, name);
+        chassis::durable::remove(&path).map_err(|source| StoreError::File {
+            what: "remove",
+            path: path.clone(),
+            source,
+        })?;
+        // Folders that are empty now; those that are not stay.
+        for folder in path.ancestors().skip(1).take(2) {
+            if std::fs::remove_dir(folder).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Images this agent has named to the streamer.
+    pub(crate) fn images(&self) -> Result<BTreeSet<Digest>, StoreError> {
+        let hex = |name: String| name.strip_suffix(".json").map(|hex| format!("sha256:{hex}"));
+        Ok(names(&self.layout.images())?.into_iter().filter_map(hex).filter_map(|d| d.parse().ok()).collect())
+    }
+
+    pub(crate) fn image(&self, digest: Digest) -> Result<Option<streamer_api::ImageSource>, StoreError> {
+        read_json(&self.layout.image(digest))
+    }
+
+    pub(crate) fn keep_image(
+        &self,
+        digest: Digest,
+        source: &streamer_api::ImageSource,
+    ) -> Result<(), StoreError> {
+        write_json(&self.layout.image(digest), source)
+    }
+
+    pub(crate) fn forget_image(&self, digest: Digest) -> Result<(), StoreError> {
+        let path = self.layout.image(digest);
+        chassis::durable::remove(&path).map_err(|source| StoreError::File { what: "remove", path, source })
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    match std::fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StoreError::File { what: "read", path: path.to_owned(), source }),
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|source| StoreError::Content { path: path.to_owned(), source }),
+    }
+}
+
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
+    let bytes =
+        serde_json::to_vec(value).map_err(|source| StoreError::Content { path: path.to_owned(), source })?;
+    chassis::durable::write(path, &bytes, 0o600).map_err(|source| StoreError::File {
+        what: "write",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn names(folder: &Path) -> Result<Vec<String>, StoreError> {
+    let fail = |source| StoreError::File { what: "read", path: folder.to_owned(), source };
+    match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(fail(source)),
+        Ok(entries) => {
+            entries.map(|e| e.map(|e| e.file_name().to_string_lossy().into_owned()).map_err(fail)).collect()
+        }
+    }
+}
+
+fn remove_folder(folder: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::File { what: "remove", path: folder.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}

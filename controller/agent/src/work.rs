@@ -1,0 +1,267 @@
+//! How each step is carried out. It chooses nothing; what fails is said, and the next plan tries again.
+
+use crate::config::Config;
+use crate::config_disk::{ConfigDiskError, config_disk};
+use crate::facts;
+use crate::plan::{Step, note_end};
+use crate::store::{Record, Store, StoreError};
+use chassis::clock::unix_ms;
+use chassis::telemetry::chain;
+use chassis::unix_http::CallError;
+use controller_api::agent::{AgentEvent, DesiredInstance};
+use controller_hypervisor::{Export, Hypervisor, HypervisorError, Machine, Mark, Nic, Stop, VolumeDisk};
+use netd_api::Network;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::process::Command;
+use tokio::sync::broadcast;
+use types::{Digest, InstanceId};
+use uuid::Uuid;
+
+/// Longest wait for the controller to hand out an image's source.
+const SOURCE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What the steps work with.
+#[derive(Debug)]
+pub(crate) struct Works {
+    pub(crate) config: Config,
+    pub(crate) machine: facts::Machine,
+    pub(crate) store: Store,
+    pub(crate) hypervisor: Hypervisor,
+    pub(crate) netd: netd_client::Client,
+    pub(crate) streamer: streamer_client::Client,
+    /// Shows the host's certificate and trusts the controller's authority only.
+    pub(crate) controller: reqwest::Client,
+    pub(crate) networks_taken: Mutex<Option<netd_api::Desired>>,
+    pub(crate) events: broadcast::Sender<AgentEvent>,
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WorkError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+    #[error(transparent)]
+    ConfigDisk(#[from] ConfigDiskError),
+    #[error("netd did not take the networks")]
+    Netd(#[source] CallError),
+    #[error("the streamer did not take image {0}")]
+    Streamer(String, #[source] CallError),
+    #[error("cannot fetch image {0} from the controller")]
+    Source(String, #[source] reqwest::Error),
+    #[error("cannot write {}", .0.display())]
+    Write(PathBuf, #[source] std::io::Error),
+    #[error("cannot run qemu-img: apt-get install qemu-utils")]
+    QemuImg(#[source] std::io::Error),
+    #[error("qemu-img cannot make the overlay: {0}")]
+    Overlay(String),
+    #[error("its incarnation is no UUID")]
+    Incarnation,
+    #[error("its disk still does not answer")]
+    StillPaused,
+}
+
+impl Works {
+    /// Carries a step out.
+    pub(crate) async fn carry_out(self: &Arc<Self>, step: Step) -> Result<(), WorkError> {
+        match step {
+            Step::PutNetworks(networks) => self.put_networks(networks).await,
+            Step::NameImage(digest) => self.name_image(digest).await,
+            Step::DropImage(digest) => self.drop_image(digest).await,
+            Step::SizeVolume(instance, name, bytes) => Ok(self.store.size_volume(&instance, &name, bytes)?),
+            Step::DeleteVolume(instance, name) => Ok(self.store.delete_volume(&instance, &name)?),
+            Step::Start(desired, networks) => self.start(&desired, networks).await,
+            Step::Adopt(desired, networks) => self.adopt(&desired, networks),
+            Step::NoteEnd(id, incarnation) => self.note_end(&id, incarnation),
+            Step::Resume(id, incarnation) => self.resume(&id, incarnation).await,
+            Step::Remove(id, incarnation) => self.remove(&id, incarnation).await,
+        }
+    }
+
+    /// Tells the controller, now or when it is back.
+    pub(crate) fn tell(&self, instance: &InstanceId, reason: &str, message: String) {
+        tracing::info!(%instance, reason, "{message}");
+        let event = AgentEvent {
+            at_ms: unix_ms(),
+            instance: Some(instance.clone()),
+            reason: reason.to_owned(),
+            message,
+        };
+        // Without a listener the process is on its way out.
+        let _ = self.events.send(event);
+    }
+
+    async fn put_networks(&self, networks: netd_api::Desired) -> Result<(), WorkError> {
+        self.netd.put_desired(&networks).await.map_err(WorkError::Netd)?;
+        *self.networks_taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(networks);
+        Ok(())
+    }
+
+    async fn name_image(&self, digest: Digest) -> Result<(), WorkError> {
+        let source = match self.store.image(digest)? {
+            Some(source) => source,
+            None => {
+                let source = self.fetch_source(digest).await?;
+                self.store.keep_image(digest, &source)?;
+                source
+            }
+        };
+        self.streamer.put_image(digest, &source).await.map_err(|e| WorkError::Streamer(digest.short(), e))?;
+        Ok(())
+    }
+
+    async fn fetch_source(&self, digest: Digest) -> Result<streamer_api::ImageSource, WorkError> {
+        let fail = |error| WorkError::Source(digest.short(), error);
+        let url = format!("{}/agent/v1/images/{digest}", self.config.controller.trim_end_matches('/'));
+        let answer = self.controller.get(url).timeout(SOURCE_TIMEOUT).send().await.map_err(fail)?;
+        answer.error_for_status().map_err(fail)?.json().await.map_err(fail)
+    }
+
+    async fn drop_image(&self, digest: Digest) -> Result<(), WorkError> {
+        match self.streamer.delete_image(digest).await {
+            // It has forgotten it already.
+            Ok(()) | Err(CallError::Refused { status: 404, .. }) => {}
+            Err(error) => return Err(WorkError::Streamer(digest.short(), error)),
+        }
+        Ok(self.store.forget_image(digest)?)
+    }
+
+    async fn start(&self, desired: &DesiredInstance, networks: Vec<Network>) -> Result<(), WorkError> {
+        let incarnation: Uuid = desired.incarnation.parse().map_err(|_| WorkError::Incarnation)?;
+        let started = self.try_start(desired, incarnation, networks).await;
+        match &started {
+            Ok(record) => {
+                let message = match record.as_ref().map_or(1, |record| record.starts) {
+                    1 => format!("{} started", desired.id),
+                    starts => format!("{} started again ({starts} starts)", desired.id),
+                };
+                self.tell(&desired.id, "instance-started", message);
+            }
+            Err(error) => {
+                let why = chain(error).to_string();
+                let news = self.store.records().get(&incarnation).and_then(|r| r.failure.clone())
+                    != Some(why.clone());
+                self.store
+                    .change(incarnation, None, |record| note_end(record, Some(why.clone()), unix_ms()))?;
+                if news {
+                    self.tell(&desired.id, "instance-failed", format!("{} cannot start: {why}", desired.id));
+                }
+            }
+        }
+        started.map(drop)
+    }
+
+    async fn try_start(
+        &self,
+        desired: &DesiredInstance,
+        incarnation: Uuid,
+        networks: Vec<Network>,
+    ) -> Result<Option<Record>, WorkError> {
+        let new = Record::new(desired.id.clone(), desired.image, networks.clone());
+        self.store.change(incarnation, Some(new), |record| record.networks = networks)?;
+        self.make_overlay(desired, incarnation).await?;
+        let path = self.store.layout().config_disk(incarnation);
+        let disk = config_disk(&desired.config)?;
+        chassis::durable::write(&path, &disk, 0o644).map_err(|source| WorkError::Write(path, source))?;
+        let now = unix_ms();
+        let record = self.store.change(incarnation, None, |record| {
+            record.starts += 1;
+            record.started_ms = Some(now);
+            record.ready_ms = None;
+            record.ended = false;
+        })?;
+        self.hypervisor.start(&self.hardware(desired, incarnation)).await?;
+        self.store.change(incarnation, None, |record| record.failure = None)?;
+        Ok(record)
+    }
+
+    /// The overlay is made beside and renamed: a half-made one is never started.
+    async fn make_overlay(&self, desired: &DesiredInstance, incarnation: Uuid) -> Result<(), WorkError> {
+        let path = self.store.layout().overlay(incarnation);
+        if path.exists() {
+            return Ok(());
+        }
+        let beside = path.with_extension("new");
+        let socket = self.config.nbd_socket.display();
+        let output = Command::new("qemu-img")
+            // Without -u it would open the image to learn its size, which may wait for the swarm.
+            .args(["create", "-q", "-f", "qcow2", "-u", "-F", "raw", "-b"])
+            .arg(format!("nbd+unix:///{}?socket={socket}", desired.image.hex()))
+            .arg(&beside)
+            .arg(desired.image_size_bytes.to_string())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(WorkError::QemuImg)?;
+        if !output.status.success() {
+            return Err(WorkError::Overlay(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        }
+        std::fs::rename(&beside, &path).map_err(|source| WorkError::Write(path, source))
+    }
+
+    fn hardware(&self, desired: &DesiredInstance, incarnation: Uuid) -> Machine {
+        let layout = self.store.layout();
+        Machine {
+            mark: Mark { instance: desired.id.clone(), incarnation },
+            accelerator: self.machine.accelerator.kind,
+            vcpus: desired.vcpus,
+            memory_bytes: desired.memory.0,
+            cache: self.machine.cache,
+            overlay: layout.overlay(incarnation),
+            image: Export { name: desired.image.hex(), socket: self.config.nbd_socket.clone() },
+            volumes: desired
+                .volumes
+                .iter()
+                .map(|name| VolumeDisk { name: name.clone(), file: layout.volume(&desired.id, name) })
+                .collect(),
+            config_disk: layout.config_disk(incarnation),
+            nics: desired
+                .ports
+                .iter()
+                .map(|port| Nic { tap: port.tap.clone(), mac: port.mac, mtu: port.mtu })
+                .collect(),
+            console_log: layout.console_log(incarnation),
+            health_socket: layout.health_socket(incarnation),
+        }
+    }
+
+    fn adopt(&self, desired: &DesiredInstance, networks: Vec<Network>) -> Result<(), WorkError> {
+        let incarnation: Uuid = desired.incarnation.parse().map_err(|_| WorkError::Incarnation)?;
+        let new = Record::new(desired.id.clone(), desired.image, networks);
+        self.store.change(incarnation, Some(new), |record| {
+            record.starts = record.starts.max(1);
+            record.started_ms = Some(unix_ms());
+            record.ready_ms = None;
+            record.ended = false;
+            record.failure = None;
+        })?;
+        Ok(())
+    }
+
+    fn note_end(&self, id: &InstanceId, incarnation: Uuid) -> Result<(), WorkError> {
+        self.store.change(incarnation, None, |record| note_end(record, None, unix_ms()))?;
+        self.tell(id, "instance-stopped", format!("{id} ended by itself"));
+        Ok(())
+    }
+
+    async fn resume(&self, id: &InstanceId, incarnation: Uuid) -> Result<(), WorkError> {
+        if !self.hypervisor.resume(incarnation).await? {
+            return Err(WorkError::StillPaused);
+        }
+        tracing::info!(instance = %id, "goes on: its disk answers again");
+        Ok(())
+    }
+
+    async fn remove(&self, id: &InstanceId, incarnation: Uuid) -> Result<(), WorkError> {
+        self.hypervisor.stop(incarnation, Stop::PowerOff).await?;
+        self.hypervisor.undefine(incarnation).await?;
+        self.store.forget(incarnation)?;
+        self.tell(id, "instance-removed", format!("{id} is removed from this host"));
+        Ok(())
+    }
+}

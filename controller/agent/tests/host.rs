@@ -1,0 +1,404 @@
+#![expect(clippy::unwrap_used, reason = "a failed step of a test is a failed test")]
+//! Claims about the whole agent: the real daemon on a real, private libvirtd, with a netd, a streamer and a controller
+//! that only remember what they are told. Its guest is the probe guest: it echoes its console and powers off at a `q`.
+
+#[allow(dead_code, reason = "the fixture is shared with other tests")]
+#[path = "../../hypervisor/tests/private_libvirtd/mod.rs"]
+mod private_libvirtd;
+
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Path, State};
+use axum::routing::{get, put};
+use axum::{Json, Router};
+use chassis::tls::{ClientCertificate, Identity, serve, server_config};
+use controller_api::agent::{
+    DesiredInstance, DesiredPort, DesiredVolume, HostDesired, HostStatus, InstanceState, InstanceStatus,
+    ToAgent, ToController,
+};
+use netd_api::{NetworkStatus, PortStatus};
+use private_libvirtd::Host;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use streamer_api::{ImageSource, ImageStatus};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use types::{Base64, ByteSize, Digest, Generation};
+use uuid::Uuid;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const IMAGE: Digest = Digest::from_bytes([0xab; 32]);
+
+/// What the other daemons were told.
+#[derive(Debug, Default)]
+struct Told {
+    networks: Mutex<netd_api::Desired>,
+    images: Mutex<BTreeSet<String>>,
+}
+
+async fn netd_status(State(told): State<Arc<Told>>) -> Json<netd_api::Status> {
+    let desired = told.networks.lock().unwrap().clone();
+    let port = |port: netd_api::Port| PortStatus {
+        id: port.id,
+        tap: port.tap,
+        ready: true,
+        ..PortStatus::default()
+    };
+    let network = |network: netd_api::Network| NetworkStatus {
+        id: network.id,
+        up: true,
+        ports: network.ports.into_iter().map(port).collect(),
+    };
+    Json(netd_api::Status {
+        generation: desired.generation,
+        converged: true,
+        networks: desired.networks.into_iter().map(network).collect(),
+        ..netd_api::Status::default()
+    })
+}
+
+async fn netd_put(state: State<Arc<Told>>, Json(desired): Json<netd_api::Desired>) -> Json<netd_api::Status> {
+    *state.0.networks.lock().unwrap() = desired;
+    netd_status(state).await
+}
+
+fn image_status(export: String) -> ImageStatus {
+    ImageStatus { export, ..ImageStatus::default() }
+}
+
+fn local_daemons(told: &Arc<Told>) -> Router {
+    let hex = |digest: String| digest.strip_prefix("sha256:").unwrap_or(&digest).to_owned();
+    Router::new()
+        .route("/v1/desired", put(netd_put))
+        .route("/v1/status", get(netd_status))
+        .route(
+            "/v1/images",
+            get(|State(told): State<Arc<Told>>| async move {
+                Json(told.images.lock().unwrap().iter().cloned().map(image_status).collect::<Vec<_>>())
+            }),
+        )
+        .route(
+            "/v1/images/{digest}",
+            put(
+                move |State(told): State<Arc<Told>>,
+                      Path(digest): Path<String>,
+                      Json(_): Json<ImageSource>| async move {
+                    told.images.lock().unwrap().insert(hex(digest.clone()));
+                    Json(image_status(hex(digest)))
+                },
+            )
+            .get(move |Path(digest): Path<String>| async move { Json(image_status(hex(digest))) })
+            .delete(
+                move |State(told): State<Arc<Told>>, Path(digest): Path<String>| async move {
+                    told.images.lock().unwrap().remove(&hex(digest));
+                },
+            ),
+        )
+        .with_state(Arc::clone(told))
+}
+
+/// A controller that has one agent.
+struct Controller {
+    stop: CancellationToken,
+    sessions: mpsc::Receiver<WebSocket>,
+}
+
+/// The certificate authority, a server and a host.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn leaf(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        (CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &*self.0).unwrap(), key)
+    }
+
+    async fn controller(&self, port: u16) -> (Controller, u16) {
+        let (certificate, key) = self.leaf("127.0.0.1");
+        let identity = Identity {
+            chain: vec![certificate.der().clone()],
+            key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            authorities: vec![self.0.der().clone()],
+        };
+        let (sender, sessions) = mpsc::channel(4);
+        let channel = move |upgrade: WebSocketUpgrade| {
+            let sender = sender.clone();
+            async move {
+                upgrade.on_upgrade(|socket| async move { sender.send(socket).await.unwrap_or_default() })
+            }
+        };
+        let source = || async {
+            Json(ImageSource {
+                metainfo: Base64(vec![]),
+                manifest: Base64(vec![]),
+                tracker: String::new(),
+                prefetch: streamer_api::Prefetch::Off,
+            })
+        };
+        let router = Router::new()
+            .route("/agent/v1/channel", get(channel))
+            .route("/agent/v1/images/{digest}", get(source));
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stop = CancellationToken::new();
+        let tls = server_config(identity, ClientCertificate::Required).unwrap();
+        tokio::spawn(serve(listener, tls, router, stop.clone()));
+        (Controller { stop, sessions }, port)
+    }
+}
+
+impl Controller {
+    /// The agent's connection.
+    async fn session(&mut self) -> Session {
+        let socket = tokio::time::timeout(DEADLINE, self.sessions.recv()).await.unwrap().unwrap();
+        Session { socket, last: None, console: Vec::new(), events: Vec::new() }
+    }
+}
+
+/// One connection as the controller sees it.
+struct Session {
+    socket: WebSocket,
+    last: Option<HostStatus>,
+    console: Vec<u8>,
+    events: Vec<String>,
+}
+
+impl Session {
+    async fn send(&mut self, message: &ToAgent) {
+        self.socket.send(Message::Text(serde_json::to_string(message).unwrap().into())).await.unwrap();
+    }
+
+    async fn desire(&mut self, desired: HostDesired) {
+        self.send(&ToAgent::Desired(Box::new(desired))).await;
+    }
+
+    /// Reads until something holds.
+    async fn until(&mut self, what: &str, holds: impl Fn(&Session, &ToController) -> bool) -> ToController {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let message = tokio::time::timeout(left, self.socket.recv()).await;
+            let message = message.unwrap_or_else(|_| panic!("not {what}: {:?} {:?}", self.last, self.events));
+            let heard = match message.unwrap().unwrap() {
+                Message::Text(json) => serde_json::from_str(&json).unwrap(),
+                Message::Binary(frame) => {
+                    self.console.extend(&frame[4..]);
+                    ToController::ConsoleClosed { stream: 0, reason: String::new() }
+                }
+                _ => continue,
+            };
+            match &heard {
+                ToController::Status(status) => self.last = Some((**status).clone()),
+                ToController::Event(event) => self.events.push(event.reason.clone()),
+                _ => {}
+            }
+            if holds(self, &heard) {
+                return heard;
+            }
+        }
+    }
+
+    async fn until_status(&mut self, what: &str, holds: impl Fn(&HostStatus) -> bool) -> HostStatus {
+        self.until(what, |_, heard| matches!(heard, ToController::Status(status) if holds(status))).await;
+        self.last.clone().unwrap()
+    }
+
+    async fn until_instance(
+        &mut self,
+        what: &str,
+        holds: impl Fn(&InstanceStatus) -> bool,
+    ) -> InstanceStatus {
+        let status = self.until_status(what, |status| status.instances.first().is_some_and(&holds)).await;
+        status.instances[0].clone()
+    }
+}
+
+struct Agent(Child);
+
+impl Agent {
+    fn start(host: &Host) -> Self {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(host.at("agent.log")).unwrap();
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", env!("CARGO_BIN_EXE_collective-agent"), "--config"])
+            .arg(host.at("agent.toml"))
+            .stderr(log)
+            .spawn();
+        Self(child.unwrap())
+    }
+
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn write_files(host: &Host, authority: &Authority, port: u16) {
+    let (certificate, key) = authority.leaf("h1");
+    std::fs::write(host.at("ca.pem"), authority.0.pem()).unwrap();
+    std::fs::write(host.at("host.pem"), certificate.pem()).unwrap();
+    std::fs::write(host.at("host.key"), key.serialize_pem()).unwrap();
+    let at = |name: &str| host.at(name).display().to_string();
+    let text = format!(
+        "state_dir = \"{}\"\nrun_dir = \"{}\"\ncontroller = \"https://127.0.0.1:{port}\"\nlibvirt_uri = \"{}\"\n\
+         netd_socket = \"{}\"\nstreamer_socket = \"{}\"\nnbd_socket = \"{}\"\nunderlay_address = \"10.0.0.1\"\n\
+         [identity]\nca = \"{}\"\ncert = \"{}\"\nkey = \"{}\"\n",
+        at("state"),
+        at("agent-run"),
+        host.uri(),
+        at("daemons.sock"),
+        at("daemons.sock"),
+        at("nbd.sock"),
+        at("ca.pem"),
+        at("host.pem"),
+        at("host.key"),
+    );
+    std::fs::write(host.at("agent.toml"), text).unwrap();
+}
+
+fn desired(generation: u64, incarnation: Option<Uuid>) -> HostDesired {
+    let id = "office/probe".parse().unwrap();
+    let mac = "02:00:00:00:00:01".parse().unwrap();
+    let name = "home".parse().unwrap();
+    let port = netd_api::Port {
+        id: "office/probe/eth0".to_owned(),
+        tap: "ctprobe0".to_owned(),
+        mac,
+        addresses: vec![],
+        routes: false,
+        accept: vec![],
+    };
+    let Some(incarnation) = incarnation else {
+        return HostDesired { generation: Generation(generation), ..HostDesired::default() };
+    };
+    HostDesired {
+        generation: Generation(generation),
+        networks: vec![netd_api::Network {
+            id: "office/inside".to_owned(),
+            bridge: "cb0".to_owned(),
+            mtu: 1450,
+            uplink: netd_api::Uplink::None,
+            ports: vec![port],
+        }],
+        images: vec![IMAGE],
+        volumes: vec![DesiredVolume { instance: id, name, size: ByteSize(1 << 20) }],
+        instances: vec![DesiredInstance {
+            id: "office/probe".parse().unwrap(),
+            incarnation: incarnation.to_string(),
+            vcpus: 1,
+            memory: ByteSize(64 << 20),
+            image: IMAGE,
+            image_size_bytes: 1 << 20,
+            ports: vec![DesiredPort {
+                name: "eth0".parse().unwrap(),
+                tap: "ctprobe0".to_owned(),
+                mac,
+                mtu: 1450,
+            }],
+            volumes: vec!["home".parse().unwrap()],
+            config: BTreeMap::from([("instance.env".to_owned(), "INSTANCE=\"office/probe\"\n".to_owned())]),
+        }],
+    }
+}
+
+fn runs(instance: &InstanceStatus) -> bool {
+    instance.state == InstanceState::Booting && instance.started_ms.is_some()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_survives_the_agent_and_goes_with_its_document() {
+    let host = Host::start(&IMAGE.hex());
+    let authority = Authority::new();
+    let (mut controller, port) = authority.controller(0).await;
+    write_files(&host, &authority, port);
+    let told = Arc::new(Told::default());
+    let daemons = chassis::unix_http::bind(&host.at("daemons.sock"), 0o600).unwrap();
+    tokio::spawn(chassis::unix_http::serve(daemons, local_daemons(&told), CancellationToken::new()));
+    let mut agent = Agent::start(&host);
+
+    // It runs: with its port, its volume, its console and its log.
+    let mut session = controller.session().await;
+    let hello = session.until("a hello", |_, heard| matches!(heard, ToController::Hello(_))).await;
+    let ToController::Hello(hello) = hello else { unreachable!() };
+    assert_eq!(hello.generation, Generation(0));
+    assert_eq!(hello.facts.accelerator == "kvm", hello.facts.accelerator_reason.is_none());
+    let first = Uuid::new_v4();
+    session.desire(desired(3, Some(first))).await;
+    session.until_status("converged", |status| status.converged && status.generation == Generation(3)).await;
+    let begun = session.until_instance("running", runs).await;
+    assert_eq!((begun.starts, begun.ready_ms), (1, None));
+    let instance = "office/probe".parse().unwrap();
+    session.send(&ToAgent::ConsoleOpen { stream: 7, instance }).await;
+    let tail =
+        |request| ToAgent::LogTail { request, instance: "office/probe".parse().unwrap(), bytes_max: 4096 };
+    loop {
+        session.send(&tail(1)).await;
+        let log = session.until("a log", |_, heard| matches!(heard, ToController::Log { .. })).await;
+        if matches!(log, ToController::Log { text, .. } if text.contains("long mode")) {
+            break;
+        }
+    }
+    session.socket.send(Message::Binary(b"\0\0\0\x07ping".to_vec().into())).await.unwrap();
+    session.until("an echo", |session, _| String::from_utf8_lossy(&session.console).contains("ping")).await;
+    let marker = host.at("state/volumes/office/probe/home.raw");
+    assert_eq!(std::fs::metadata(&marker).unwrap().len(), 1 << 20);
+    std::fs::write(&marker, vec![b'm'; 1 << 20]).unwrap();
+
+    // Neither the agent's nor the controller's end stops it; the agent takes it up again without the controller.
+    agent.kill();
+    controller.stop.cancel();
+    drop(session);
+    let mut agent = Agent::start(&host);
+    let (mut controller, _) = authority.controller(port).await;
+    let mut session = controller.session().await;
+    let again = session.until_instance("running still", runs).await;
+    assert_eq!((again.starts, again.started_ms), (1, begun.started_ms));
+
+    // An older document is ignored. A guest that ends by itself is started again.
+    session.desire(desired(2, None)).await;
+    host.virsh(&["reset", &first.to_string()]);
+    host.virsh(&["destroy", &first.to_string()]);
+    let restarted = session.until_instance("started again", |i| runs(i) && i.starts == 2).await;
+    assert!(restarted.started_ms > begun.started_ms);
+    assert!(session.events.contains(&"instance-stopped".to_owned()), "{:?}", session.events);
+
+    // A new incarnation has a new overlay and the old volume.
+    let second = Uuid::new_v4();
+    session.desire(desired(4, Some(second))).await;
+    session.until_instance("the new incarnation", |i| runs(i) && i.incarnation == second.to_string()).await;
+    session.until_status("converged", |status| status.converged).await;
+    assert!(!host.at(&format!("state/instances/{first}")).exists());
+    assert!(std::fs::read(&marker).unwrap().starts_with(b"mmm"));
+    assert_eq!(host.virsh(&["list", "--all", "--uuid"]).trim(), second.to_string());
+
+    // kill -9 in the middle of a removal: the next start finishes it, and nothing is left.
+    session.desire(desired(5, None)).await;
+    agent.kill();
+    drop(session);
+    let _agent = Agent::start(&host);
+    let mut session = controller.session().await;
+    session.desire(desired(5, None)).await;
+    let gone = |s: &HostStatus| s.converged && s.generation == Generation(5) && s.instances.is_empty();
+    session.until_status("all gone", gone).await;
+    assert_eq!(host.virsh(&["list", "--all", "--uuid"]).trim(), "");
+    assert_eq!(std::fs::read_dir(host.at("state/instances")).unwrap().count(), 0);
+    assert!(!marker.exists());
+    assert_eq!(told.networks.lock().unwrap().networks, []);
+    assert!(told.images.lock().unwrap().is_empty());
+    controller.stop.cancel();
+}
