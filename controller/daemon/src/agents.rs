@@ -50,7 +50,8 @@ async fn image(
 async fn channel(State(app): State<App>, member: Member, upgrade: WebSocketUpgrade) -> Answer<Response> {
     member.must_be_host()?;
     let upgrade = upgrade.max_message_size(MESSAGE_LEN_MAX).max_frame_size(MESSAGE_LEN_MAX);
-    Ok(upgrade.on_upgrade(move |socket| async move { session(app, member.name, socket).await }))
+    let sessions = app.sessions.clone();
+    Ok(upgrade.on_upgrade(move |socket| sessions.track_future(session(app, member.name, socket))))
 }
 
 async fn session(app: App, host: HostName, mut socket: WebSocket) {
@@ -68,7 +69,7 @@ async fn session(app: App, host: HostName, mut socket: WebSocket) {
     app.wake();
     let reason = talk(&app, &host, socket, inbox).await;
     tracing::info!(%host, reason, "agent disconnected");
-    if app.live.disconnect(&host, id) {
+    if app.live.disconnect(&host, id) && !app.shutdown.is_cancelled() {
         let message = format!("host {host} is offline: {reason}");
         note(&app, &host, "host-offline", message).await;
         app.ledger.hint("hosts", host.to_string());
@@ -245,7 +246,7 @@ async fn agent_event(app: &App, host: &HostName, event: AgentEvent) {
         .ledger
         .record(|_| {
             let mut writes = Writes::default();
-            writes.foreign_event(object, event.reason, event.message, event.at_ms);
+            writes.foreign_event(object, &event.reason, &event.message, event.at_ms);
             Ok(writes)
         })
         .await;

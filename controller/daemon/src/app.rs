@@ -10,6 +10,7 @@ use controller_api::agent::{HostStatus, InstanceState};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use types::{Digest, HostName};
 
 /// One controller. Clones are the same one.
@@ -28,6 +29,8 @@ pub(crate) struct Parts {
     pub(crate) tracker_url: String,
     pub(crate) state_dir: PathBuf,
     pub(crate) shutdown: CancellationToken,
+    /// Connections that outlive their request: agents and consoles.
+    pub(crate) sessions: TaskTracker,
     /// Set once the loop runs.
     pub(crate) hint: OnceLock<Hint>,
 }

@@ -175,7 +175,10 @@ fn server_identity(
         write(&certificate, &made.pem(), 0o644)?;
         write(&names_file, &names, 0o644)?;
     }
-    Ok(Identity::load(&state_dir.join("ca.pem"), &certificate, &key)?)
+    let mut identity = Identity::load(&state_dir.join("ca.pem"), &certificate, &key)?;
+    // A joining host knows the authority by its digest alone, so it must be shown.
+    identity.chain.extend(identity.authorities.iter().cloned());
+    Ok(identity)
 }
 
 /// The certificate is by this authority and not about to end.

@@ -88,7 +88,7 @@ impl Writes {
     }
 
     /// Says that something happened elsewhere, by the clock there. Long texts are cut.
-    pub(crate) fn foreign_event(&mut self, object: String, reason: String, message: String, at_ms: u64) {
+    pub(crate) fn foreign_event(&mut self, object: String, reason: &str, message: &str, at_ms: u64) {
         let reason = reason.chars().take(64).collect();
         let message = message.chars().take(2_048).collect();
         self.events.push(Happening { object, reason, message, at_ms: Some(at_ms) });

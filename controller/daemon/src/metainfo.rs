@@ -96,7 +96,10 @@ pub(crate) fn check(signed: &SignedVersion, manifest: &[u8], metainfo: &[u8]) ->
     if manifest.format != MANIFEST_FORMAT {
         return Err(format!("the manifest has format {:?}, known is {MANIFEST_FORMAT}", manifest.format));
     }
-    if manifest.size_bytes != signed.size_bytes || signed.size_bytes == 0 || signed.size_bytes % 512 != 0 {
+    if manifest.size_bytes != signed.size_bytes
+        || signed.size_bytes == 0
+        || !signed.size_bytes.is_multiple_of(512)
+    {
         return Err(format!(
             "the manifest has {} bytes, signed are {} (not zero, a multiple of 512)",
             manifest.size_bytes, signed.size_bytes

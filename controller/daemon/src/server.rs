@@ -18,13 +18,17 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use types::PolicyName;
 
 /// Policies that come with the controller.
 const FIRST_PARTY: [&str; 2] = ["balanced", "packed"];
 const ADMIN: &str = "admin";
+/// Longest time agents' and consoles' connections may take to end, once all answers are finished.
+const SESSIONS_DRAIN: Duration = Duration::from_millis(500);
 
 /// Why a controller does not start.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +112,7 @@ impl Server {
             tracker_url: config.tracker(address.port()),
             state_dir: state_dir.clone(),
             shutdown,
+            sessions: TaskTracker::new(),
             hint: OnceLock::new(),
         });
         admin_token(&app).await?;
@@ -129,8 +134,11 @@ impl Server {
         let handle = chassis::reconcile::spawn(Reconcile { app: app.clone(), placement }, shutdown.clone());
         // It is set once, here.
         let _ = app.hint.set(handle.hint());
+        let sessions = app.sessions.clone();
         chassis::tls::serve(listener, tls, api::router(app), shutdown).await;
         let _ = handle.task.await;
+        sessions.close();
+        let _ = tokio::time::timeout(SESSIONS_DRAIN, sessions.wait()).await;
     }
 }
 

@@ -205,8 +205,7 @@ impl<'a> Loom<'a> {
             End::Network(_) => self
                 .spec
                 .members
-                .iter()
-                .map(|(name, _)| name)
+                .keys()
                 .filter(|name| self.record(name, network).is_some())
                 .cloned()
                 .collect(),

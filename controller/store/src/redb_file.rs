@@ -10,14 +10,16 @@ use types::Revision;
 
 /// Key to (revision of its last write, value).
 const ENTRIES: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("entries");
-/// (Revision, place in its transaction) to (key, value; none if deleted).
-const HISTORY: TableDefinition<'_, (u64, u32), (&str, Option<&[u8]>)> = TableDefinition::new("history");
+/// A change: key, value; none if deleted.
+type Changed<'a> = (&'a str, Option<&'a [u8]>);
+/// (Revision, place in its transaction) to what changed.
+const HISTORY: TableDefinition<'_, (u64, u32), Changed<'_>> = TableDefinition::new("history");
 /// `revision`, `compacted`, `format`.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Of the tables above; a file with another is refused.
 const FORMAT: u64 = 1;
 
-type HistoryTable<'txn> = Table<'txn, (u64, u32), (&'static str, Option<&'static [u8]>)>;
+type HistoryTable<'txn> = Table<'txn, (u64, u32), Changed<'static>>;
 
 /// One file, locked while open. Every commit is synced before it returns.
 #[derive(Debug)]

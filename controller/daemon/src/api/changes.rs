@@ -16,7 +16,7 @@ use controller_store::Watch;
 use futures::stream;
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast;
 use types::Revision;
 use utoipa::IntoParams;
 
@@ -139,10 +139,8 @@ impl Following {
         }
         tokio::select! {
             () = self.app.shutdown.cancelled() => None,
-            change = self.live.recv() => match change {
-                Ok(change) => Some(change),
-                Err(RecvError::Lagged(_) | RecvError::Closed) => None,
-            },
+            // Closed, or changes were lost.
+            change = self.live.recv() => change.ok(),
         }
     }
 }

@@ -121,7 +121,10 @@ pub(crate) async fn console(
         let (app, host) = failed;
         let _ = app.live.console_send(&host, stream, None);
     });
-    Ok(upgrade.on_upgrade(move |socket| async move { relay(&app, &host, stream, events, socket).await }))
+    let sessions = app.sessions.clone();
+    let relayed =
+        move |socket| sessions.track_future(async move { relay(&app, &host, stream, events, socket).await });
+    Ok(upgrade.on_upgrade(relayed))
 }
 
 async fn relay(
