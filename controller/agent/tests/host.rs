@@ -104,6 +104,7 @@ fn local_daemons(told: &Arc<Told>) -> Router {
 /// A controller that has one agent.
 struct Controller {
     stop: CancellationToken,
+    server: tokio::task::JoinHandle<()>,
     sessions: mpsc::Receiver<WebSocket>,
 }
 
@@ -151,12 +152,18 @@ impl Authority {
         let port = listener.local_addr().unwrap().port();
         let stop = CancellationToken::new();
         let tls = server_config(identity, ClientCertificate::Required).unwrap();
-        tokio::spawn(serve(listener, tls, router, stop.clone()));
-        (Controller { stop, sessions }, port)
+        let server = tokio::spawn(serve(listener, tls, router, stop.clone()));
+        (Controller { stop, server, sessions }, port)
     }
 }
 
 impl Controller {
+    /// Ends it; its port is free afterwards.
+    async fn end(self) {
+        self.stop.cancel();
+        self.server.await.unwrap();
+    }
+
     /// The agent's connection.
     async fn session(&mut self) -> Session {
         let socket = tokio::time::timeout(DEADLINE, self.sessions.recv()).await.unwrap().unwrap();
@@ -361,8 +368,8 @@ async fn an_instance_survives_the_agent_and_goes_with_its_document() {
 
     // Neither the agent's nor the controller's end stops it; the agent takes it up again without the controller.
     agent.kill();
-    controller.stop.cancel();
     drop(session);
+    controller.end().await;
     let mut agent = Agent::start(&host);
     let (mut controller, _) = authority.controller(port).await;
     let mut session = controller.session().await;
@@ -400,5 +407,6 @@ async fn an_instance_survives_the_agent_and_goes_with_its_document() {
     assert!(!marker.exists());
     assert_eq!(told.networks.lock().unwrap().networks, []);
     assert!(told.images.lock().unwrap().is_empty());
-    controller.stop.cancel();
+    drop(session);
+    controller.end().await;
 }
