@@ -62,7 +62,9 @@ impl Failure {
             ProblemCode::Unavailable => Code::Unreachable,
             ProblemCode::Internal => Code::Failed,
         };
-        let mut messages: Vec<_> = problem.issues.iter().map(place).collect();
+        let mut issues: Vec<_> = problem.issues.iter().collect();
+        issues.sort_by_key(|issue| (issue.line, issue.column));
+        let mut messages: Vec<_> = issues.into_iter().map(place).collect();
         if messages.is_empty() {
             messages.push(problem.message.clone());
         }

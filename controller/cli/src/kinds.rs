@@ -190,9 +190,8 @@ impl Row for InstanceView {
 
 impl Row for HostView {
     const COLUMNS: &'static [&'static str] =
-        &["NAME", "SITE", "ONLINE", "INSTANCES", "MEMORY-FREE", "ACCELERATOR"];
-    const WIDE: &'static [&'static str] =
-        &["ROLE", "SEEN", "UNDERLAY", "LIBVIRT", "QEMU", "DISK-FREE", "PROBLEM"];
+        &["NAME", "SITE", "ROLE", "ONLINE", "INSTANCES", "MEMORY-FREE", "ACCELERATOR"];
+    const WIDE: &'static [&'static str] = &["SEEN", "UNDERLAY", "LIBVIRT", "QEMU", "DISK-FREE", "PROBLEM"];
     fn name(&self) -> String {
         self.name.to_string()
     }
@@ -201,7 +200,16 @@ impl Row for HostView {
         vec![
             self.name(),
             self.site.to_string(),
-            if self.online { "yes" } else { "no" }.to_owned(),
+            self.role.clone(),
+            // An origin only seeds: it has no agent that could be online.
+            if self.online {
+                "yes"
+            } else if self.role == "host" {
+                "no"
+            } else {
+                ""
+            }
+            .to_owned(),
             status.map_or_else(String::new, |status| status.instances.len().to_string()),
             status.map_or_else(String::new, |status| time::bytes(status.memory_free_bytes)),
             self.facts.as_ref().map_or_else(String::new, |facts| facts.accelerator.clone()),
@@ -210,7 +218,6 @@ impl Row for HostView {
     fn wide_cells(&self, now_ms: u64) -> Vec<String> {
         let (facts, status) = (self.facts.as_ref(), self.status.as_ref());
         vec![
-            self.role.clone(),
             self.seen_ms.map_or_else(String::new, |seen| format!("{} ago", time::age(seen, now_ms))),
             or_dash(facts.and_then(|facts| facts.underlay_address.as_ref())),
             facts.map_or_else(String::new, |facts| facts.libvirt_version.clone()),

@@ -202,14 +202,15 @@ fn a_box_has_its_own_network_name_processes_and_sockets() {
     let mut made = Made::new(|_| Vec::new(), false);
     made.tell("go");
     let host = made.open().host(1).unwrap();
-    wait_for("its name", || host.exec(&["hostname"]).is_ok_and(|output| output.stdout == b"h1\n"));
-    wait_for("its sockets", || host.exec(&["test", "-d", "/run/collective"]).unwrap().status.success());
+    // Process 1 writes its status first when its mounts are made.
+    wait_for("its mounts", || host.folders().init_status().exists());
+    assert_eq!(host.exec(&["hostname"]).unwrap().stdout, b"h1\n");
     let links = host.exec(&["ls", "/sys/class/net"]).unwrap();
     assert_eq!(String::from_utf8(links.stdout).unwrap(), "lo\n");
     let init = host.exec(&["cat", "/proc/1/comm"]).unwrap();
     assert_eq!(String::from_utf8(init.stdout).unwrap(), "collective\n");
     let machines = host.exec(&["ls", "/run"]).unwrap();
-    assert_eq!(String::from_utf8(machines.stdout).unwrap(), "collective\n");
+    assert_eq!(String::from_utf8(machines.stdout).unwrap(), "collective\nlock\n");
     let machine = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = machine.local_addr().unwrap();
     std::net::TcpStream::connect(address).unwrap();
@@ -222,7 +223,7 @@ fn orphans_do_not_stay_as_zombies() {
     let mut made = Made::new(|_| Vec::new(), false);
     made.tell("go");
     let host = made.open().host(1).unwrap();
-    wait_for("its mounts", || host.exec(&["test", "-d", "/run/collective"]).unwrap().status.success());
+    wait_for("its mounts", || host.folders().init_status().exists());
     host.exec(&["sh", "-c", "for i in 1 2 3 4 5; do (sleep 0.01 &) ; done"]).unwrap();
     let children = || {
         let pid = made.process.pid;

@@ -237,6 +237,8 @@ impl Part {
         let command = self.enter(argv);
         std::process::Command::new(&command[0])
             .args(&command[1..])
+            .env_clear()
+            .envs(crate::spawn::environment())
             .stdin(std::process::Stdio::null())
             .output()
     }

@@ -102,6 +102,8 @@ fn prepare_mounts(spec: &InitSpec) -> io::Result<()> {
     mount(Some("sysfs"), "/sys", Some("sysfs"), flags, None::<&str>)?;
     // A fresh /run: the machine's own sockets are out of sight, and mount points can be made without leaving a trace.
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755"))?;
+    // libvirt locks a console's device there.
+    std::fs::create_dir("/run/lock")?;
     for (source, target) in &spec.binds {
         if target.starts_with("/run") {
             fs::create_dir_all(target)?;

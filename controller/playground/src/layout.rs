@@ -16,6 +16,8 @@ pub const CONTROLLER_PORT: u16 = 8443;
 pub const SWARM_PORT: u16 = 4240;
 /// The site LAN's router, and the person in the office who asks for things.
 pub const PERSON_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
+/// Memory that guests of one host may use: the hosts share one machine's.
+pub const HOST_MEMORY: &str = "2GiB";
 /// Longest path of a unix socket, without the terminating zero.
 const SOCKET_PATH_LEN_MAX: usize = 107;
 /// The deepest socket a playground makes below its folder.
@@ -358,7 +360,8 @@ pub fn agent_config(folders: &Folders, number: u8) -> String {
     format!(
         "state_dir = {}\nrun_dir = \"/run/collective\"\ncontroller = \"{}\"\nlibvirt_uri = \"qemu:///system\"\n\
          netd_socket = \"/run/collective/netd.sock\"\nstreamer_socket = \"/run/collective/streamer.sock\"\n\
-         nbd_socket = \"/run/collective/streamer-nbd.sock\"\nunderlay_address = \"{}\"\n\n[identity]\n{}",
+         nbd_socket = \"/run/collective/streamer-nbd.sock\"\nmemory_max = \"{HOST_MEMORY}\"\n\
+         underlay_address = \"{}\"\n\n[identity]\n{}",
         path(&folders.state_of("agent")),
         controller_url(),
         underlay_address(number),

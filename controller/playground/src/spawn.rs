@@ -4,13 +4,19 @@ use crate::error::PlaygroundError;
 use crate::layout::{Folders, InitSpec};
 use crate::namespace;
 use crate::process::ProcessIdentity;
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 
 /// What a box inherits of its starter's environment. Nothing else: tokens and contexts stay outside.
-const ENVIRONMENT: [&str; 5] = ["PATH", "HOME", "COLLECTIVE_LOG", "COLLECTIVE_LOG_FORMAT", "RUST_BACKTRACE"];
+const ENVIRONMENT: [&str; 4] = ["PATH", "HOME", "COLLECTIVE_LOG", "COLLECTIVE_LOG_FORMAT"];
+
+/// The part of this process's environment that may go into a box.
+pub(crate) fn environment() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os().filter(|(key, _)| ENVIRONMENT.iter().any(|kept| key == kept))
+}
 
 /// A box that was started and listens for what it shall do. Dropping it before [`Started::tell`] said `go` ends it.
 #[derive(Debug)]
@@ -42,7 +48,7 @@ pub(crate) fn start(binaries: &Path, folders: &Folders, spec: &InitSpec) -> Resu
             .args(["playground", "host-init", "--spec"])
             .arg(&spec_path)
             .env_clear()
-            .envs(std::env::vars_os().filter(|(key, _)| ENVIRONMENT.iter().any(|kept| key == kept)))
+            .envs(environment())
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

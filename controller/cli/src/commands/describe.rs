@@ -181,13 +181,8 @@ fn placement(out: &mut impl Write, decision: Option<&DecisionView>) -> io::Resul
         decision.took_us
     )?;
     for choice in &decision.choices {
-        writeln!(
-            out,
-            "  {:<10}{:>8.3}  {}",
-            choice.host,
-            choice.score,
-            printable(&choice.reasons.join("; "))
-        )?;
+        writeln!(out, "  {:<10}{:>8.3}", choice.host, choice.score)?;
+        choice.reasons.iter().try_for_each(|reason| writeln!(out, "    {}", printable(reason)))?;
     }
     decision.notes.iter().try_for_each(|note| writeln!(out, "  note: {}", printable(note)))
 }
@@ -198,10 +193,9 @@ fn host(out: &mut impl Write, view: &HostView) -> Result<(), Failure> {
     let seen = view.seen_ms.map_or_else(|| "never".to_owned(), time::utc);
     field(out, "Online", format_args!("{}, last heard {seen}", if view.online { "yes" } else { "no" }))?;
     if let Some(facts) = &view.facts {
-        field(out, "Accelerator", &facts.accelerator)?;
-        if let Some(reason) = &facts.accelerator_reason {
-            field(out, "", reason)?;
-        }
+        let reason =
+            facts.accelerator_reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+        field(out, "Accelerator", format_args!("{}{reason}", facts.accelerator))?;
         let versions = (&facts.agent_version, &facts.libvirt_version, &facts.qemu_version, &facts.kernel);
         let (agent, libvirt, qemu, kernel) = versions;
         field(
@@ -293,7 +287,7 @@ mod tests {
             "  eth0      inside      10.20.0.2         02:00:00:00:00:01  tap ct0123456789",
             "fetched 15.0 MiB of 100.0 MiB (15%): 10.0 MiB from the origin, 5.0 MiB from hosts",
             "Placement:    place -> h2 by policy balanced (balanced 0.1.0), decision 3, 90 us",
-            "  h2           0.750  memory: much is free (0.5)",
+            "  h2           0.750\n    memory: much is free (0.5)\n",
             "  note: h3 is offline",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");

@@ -50,7 +50,7 @@ pub(crate) struct JoinArgs {
     #[arg(long, value_name = "NAME", default_value = "main")]
     site: types::SiteName,
     /// Where its key and certificate are kept
-    #[arg(long, value_name = "FOLDER", default_value = "/var/lib/collective/agent")]
+    #[arg(long, value_name = "FOLDER", default_value = "/etc/collective/identity")]
     state: PathBuf,
 }
 

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// A whole site on this machine: hosts in namespaces
 #[derive(Debug, clap::Subcommand)]
@@ -147,13 +148,16 @@ async fn up(global: &Global, args: &UpArgs) -> Result<ExitCode, Failure> {
     let making = Playground::up(config, |progress| {
         note(format_args!("{:5.1} s  {}", progress.elapsed.as_secs_f32(), progress.text));
     });
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     let made = tokio::select! {
-        made = making => made?,
-        // Dropping the future removes what it made.
-        _ = tokio::signal::ctrl_c() => {
-            return Err(Failure::failed("interrupted; what was made is removed"));
-        }
+        made = making => Some(made?),
+        _ = tokio::signal::ctrl_c() => None,
+        _ = terminate.recv() => None,
+        _ = hang_up.recv() => None,
     };
+    // Dropping the future has removed what it made.
+    let made = made.ok_or_else(|| Failure::failed("interrupted; what was made is removed"))?;
     let name = context_name(made.name());
     let endpoint = made.endpoint()?;
     let new = Context {
