@@ -13,7 +13,7 @@ use controller_api::agent::{DesiredInstance, DesiredVolume, HostDesired};
 use controller_hypervisor::{DomainState, VOLUME_NAME_LEN_MAX};
 use netd_api::{Network, Port};
 use std::collections::{BTreeMap, BTreeSet};
-use types::{Digest, InstanceId, VolumeName};
+use types::{Digest, Generation, InstanceId, VolumeName};
 use uuid::Uuid;
 
 /// A run that lasted this long was a good one: the next pause is the shortest again.
@@ -150,7 +150,7 @@ pub(crate) fn note_end(record: &mut Record, failure: Option<String>, now_ms: u64
 }
 
 /// What netd shall hold: the document's networks, and the ports of instances that go but are still there.
-pub(crate) fn wanted_networks(desired: &HostDesired, observed: &Observed) -> netd_api::Desired {
+fn wanted_networks(desired: &HostDesired, observed: &Observed) -> Vec<Network> {
     let mut networks = desired.networks.clone();
     let here = |incarnation: &Uuid| {
         observed.domains.as_ref().is_none_or(|domains| domains.contains_key(incarnation))
@@ -162,7 +162,7 @@ pub(crate) fn wanted_networks(desired: &HostDesired, observed: &Observed) -> net
             }
         }
     }
-    netd_api::Desired { generation: desired.generation, networks }
+    networks
 }
 
 /// The document's instance of this incarnation.
@@ -198,10 +198,23 @@ fn own_networks(desired: &HostDesired, instance: &DesiredInstance) -> Vec<Networ
 
 fn networks(plan: &mut Plan, desired: &HostDesired, observed: &Observed) {
     let Some(status) = &observed.networks else { return };
-    let wanted = wanted_networks(desired, observed);
-    if observed.networks_taken.as_ref() != Some(&wanted) || status.generation != wanted.generation {
-        plan.steps.push(Step::PutNetworks(wanted));
+    let networks = wanted_networks(desired, observed);
+    if taken(&networks, status, observed) {
+        return;
     }
+    // Numbered here: while an instance goes, one document of the controller means several for netd.
+    let generation = status
+        .generation
+        .max(observed.networks_taken.as_ref().map_or_else(Generation::default, |d| d.generation));
+    plan.steps.push(Step::PutNetworks(netd_api::Desired { generation: generation.next(), networks }));
+}
+
+/// netd holds these networks, and nothing newer from somebody else.
+fn taken(networks: &[Network], status: &netd_api::Status, observed: &Observed) -> bool {
+    observed
+        .networks_taken
+        .as_ref()
+        .is_some_and(|taken| taken.networks == networks && taken.generation == status.generation)
 }
 
 fn images(plan: &mut Plan, desired: &HostDesired, observed: &Observed) {
@@ -358,7 +371,7 @@ fn waits_for_ports(desired: &HostDesired, instance: &DesiredInstance, observed: 
         return None;
     }
     let Some(status) = &observed.networks else { return Some("netd does not answer".to_owned()) };
-    if observed.networks_taken.as_ref() != Some(&wanted_networks(desired, observed)) {
+    if !taken(&wanted_networks(desired, observed), status, observed) {
         return Some("netd has not taken up its networks yet".to_owned());
     }
     let ready = |tap: &str| status.networks.iter().flat_map(|n| &n.ports).any(|p| p.tap == tap && p.ready);

@@ -118,7 +118,7 @@ pub struct HostFacts {
 pub struct HostDesired {
     /// Grows with every change for this host.
     pub generation: Generation,
-    /// For netd; its generation is set by the agent to this document's.
+    /// For netd; the agent numbers what it hands on.
     pub networks: Vec<netd_api::Network>,
     /// Digests of all images its instances stand on.
     pub images: Vec<Digest>,

@@ -44,6 +44,11 @@ impl Claims {
         }
     }
 
+    /// Whether all held so far.
+    pub(crate) fn all_hold(&self) -> bool {
+        self.failed.is_empty()
+    }
+
     /// Prints the sum and says whether all held.
     pub(crate) fn finish(&self) -> bool {
         for failed in &self.failed {

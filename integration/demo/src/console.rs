@@ -11,6 +11,9 @@ use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest as _};
 
+/// A harmless first command is typed again after this.
+const RESEND: Duration = Duration::from_secs(3);
+
 /// A shell on an instance's console.
 #[derive(Debug)]
 pub(crate) struct Console {
@@ -37,12 +40,22 @@ impl Console {
         let (socket, _) =
             tokio_tungstenite::client_async(request, stream).await.context("open the console")?;
         let mut console = Self { socket, seen: String::new() };
-        console.run("true", Duration::from_secs(30)).await.context("no shell on the console")?;
+        // A login that is just beginning throws away what was typed before it.
+        console.send("true", Duration::from_secs(40), true).await.context("no shell on the console")?;
         Ok(console)
     }
 
     /// Runs one shell command and returns its exit code and what it printed.
     pub(crate) async fn run(&mut self, command: &str, patience: Duration) -> anyhow::Result<(i32, String)> {
+        self.send(command, patience, false).await
+    }
+
+    async fn send(
+        &mut self,
+        command: &str,
+        patience: Duration,
+        again: bool,
+    ) -> anyhow::Result<(i32, String)> {
         self.seen.clear();
         // Split by quotes, so that the echo of the line is not taken for its result.
         let line = format!("{command}; echo \"<<\"\"$?\"\">>\"\n");
@@ -60,11 +73,11 @@ impl Console {
                     tail(&self.seen)
                 );
             }
-            if now >= resend && !self.seen.contains("<<") {
+            if now >= resend {
                 self.socket.send(Message::Binary(line.clone().into_bytes().into())).await?;
-                resend = deadline;
+                resend = if again { now + RESEND } else { deadline };
             }
-            match tokio::time::timeout_at(deadline, self.socket.next()).await {
+            match tokio::time::timeout_at(deadline.min(resend), self.socket.next()).await {
                 Ok(Some(Ok(Message::Binary(bytes)))) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
                 Ok(Some(Ok(Message::Text(text)))) => self.seen.push_str(&text),
                 Ok(Some(Ok(Message::Close(reason)))) => bail!("the console was closed: {reason:?}"),

@@ -4,20 +4,6 @@ use anyhow::Context as _;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Programs whose processes are ours to leave or not.
-const PROGRAMS: [&str; 10] = [
-    "qemu-system-x86",
-    "libvirtd",
-    "virtlogd",
-    "collectived",
-    "collective",
-    "collective-agen",
-    "collective-netd",
-    "collective-stre",
-    "qemu-img",
-    "tcpdump",
-];
-
 /// Links, namespaces, mounts and processes of the machine, and whether the state folder exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Machine {
@@ -40,7 +26,7 @@ impl Machine {
                 entries.flatten().map(|e| format!("named namespace {}", e.file_name().to_string_lossy())),
             );
         }
-        items.extend(processes());
+        items.extend(processes(state));
         if state.exists() {
             items.insert(format!("folder {}", state.display()));
         }
@@ -58,8 +44,8 @@ impl Machine {
     }
 }
 
-/// Our programs' processes, and every network namespace that some process lives in.
-fn processes() -> Vec<String> {
+/// Processes that were told of the state folder, and every network namespace that some process lives in.
+fn processes(state: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let own = std::process::id().to_string();
     let Ok(entries) = std::fs::read_dir("/proc") else { return found };
@@ -69,7 +55,8 @@ fn processes() -> Vec<String> {
             continue;
         }
         let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        if PROGRAMS.contains(&name.trim()) {
+        let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&arguments).contains(&*state.to_string_lossy()) {
             found.push(format!("process {pid} {}", name.trim()));
         }
         if let Ok(namespace) = std::fs::read_link(entry.path().join("ns/net")) {

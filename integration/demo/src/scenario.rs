@@ -46,7 +46,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<bool> {
         result = perform(&arguments, &work, &before) => result,
         signal = tokio::signal::ctrl_c() => { signal?; say("demo: interrupted"); Ok(false) }
     };
-    if result.is_err() && arguments.keep_on_failure {
+    if !matches!(result, Ok(true)) && arguments.keep_on_failure {
         say(&format!(
             "demo: left up in {}; remove it with `collective playground down --state {0}`",
             arguments.state.display()
@@ -242,6 +242,9 @@ async fn stay_up(stage: &mut Stage, serving: &Serving, before: &Machine) -> anyh
 
 async fn close(mut stage: Stage, before: &Machine) -> anyhow::Result<bool> {
     stage.deletion().await;
+    if stage.arguments.keep_on_failure && !stage.claims.all_hold() {
+        return Ok(stage.claims.finish());
+    }
     stage.claims.step("collective playground down");
     let state = stage.playground.state_dir().to_owned();
     playground::down(&state)?;

@@ -18,9 +18,10 @@ pub(crate) struct Count {
 impl Count {
     /// Counts frames that match a pcap filter, from when this returns.
     pub(crate) async fn start(part: &Part, link: &str, filter: &str) -> anyhow::Result<Self> {
-        let command = part.enter(&["tcpdump", "-l", "-n", "-p", "-i", link, filter]);
-        let mut child = Command::new(&command[0])
-            .args(&command[1..])
+        // Only the network is entered, not the processes: then the child is tcpdump itself and takes its signal.
+        let mut child = Command::new("nsenter")
+            .args(["--target", &part.process().pid.to_string(), "--net", "--"])
+            .args(["tcpdump", "-l", "-n", "-p", "-i", link, filter])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -44,8 +45,8 @@ impl Count {
         Ok(Self { child, output, errors })
     }
 
-    /// Ends the count: frames that matched.
-    pub(crate) async fn stop(mut self) -> anyhow::Result<usize> {
+    /// Ends the count (tcpdump prints an empty line then): one line for each frame that matched.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<Vec<String>> {
         let pid = self.child.id().context("tcpdump ended by itself")?;
         Command::new("kill").args(["-INT", &pid.to_string()]).status().await?;
         let mut lines = String::new();
@@ -56,6 +57,10 @@ impl Count {
         };
         tokio::time::timeout(Duration::from_secs(10), read).await.context("tcpdump did not end")??;
         self.child.wait().await?;
-        Ok(lines.lines().filter(|line| !line.starts_with('\t')).count())
+        Ok(lines
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('\t'))
+            .map(str::to_owned)
+            .collect())
     }
 }

@@ -118,6 +118,9 @@ impl World {
     fn apply(&mut self, step: Step) {
         match step {
             Step::PutNetworks(networks) => {
+                // netd refuses one generation with two contents: bridges once stayed for ever, as one document of
+                // the controller meant two for netd under one number.
+                assert!(networks.generation > self.networks.generation, "netd was sent a used number");
                 self.networks = networks.clone();
                 self.taken = Some(networks);
                 for domain in self.domains.values() {
@@ -280,7 +283,7 @@ fn a_silent_libvirt_removes_nothing() {
         !steps.iter().any(|s| matches!(s, Step::Remove(..) | Step::DeleteVolume(..) | Step::DropImage(_)))
     );
     // And its ports stay.
-    assert_eq!(wanted_networks(&some(&[]), &observed).networks.len(), 1);
+    assert_eq!(wanted_networks(&some(&[]), &observed).len(), 1);
 }
 
 #[test]

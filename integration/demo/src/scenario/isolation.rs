@@ -48,15 +48,16 @@ impl Stage {
         let sent = Count::start(&switch, "site", &format!("dst host {address} and tcp")).await?;
         let before = self.dropped_to_guest(&first.gateway, "outside").await?;
         let reached = probe::get(&switch, address, "/", Duration::from_secs(4)).await.is_ok();
-        let (sent, arrived) = (sent.stop().await?, at_guest.stop().await?);
-        let dropped = self.dropped_until(&first.gateway, "outside", before).await?;
+        let (sent, at_guest) = (sent.stop().await?.len(), at_guest.stop().await?);
+        let dropped = self.dropped_until(&first.gateway, "outside", before + sent as u64).await?;
         let undo = switch.exec(&["ip", "route", "del", &address.to_string()])?;
         anyhow::ensure!(undo.status.success(), "ip route del: {}", String::from_utf8_lossy(&undo.stderr));
+        let arrived = at_guest.len();
         let holds = !reached && sent > 0 && arrived == 0 && dropped > before;
         Ok((
             holds,
             format!(
-                "{sent} packets sent to {address}, {} dropped at the gateway's port, {arrived} at the workspace",
+                "{sent} packets sent to {address}, {} dropped at the gateway's port, {arrived} at the workspace {at_guest:?}",
                 dropped - before
             ),
         ))
@@ -73,7 +74,8 @@ impl Stage {
         let at_gateway = self.count(&first.gateway, &first_lan, &from_second).await?;
         let sent = self.count(&attacker, &own.tap, &format!("ether src {}", own.mac)).await?;
         let reached = self.attack(&attacker, &victim.mac.to_string(), first.office.address).await?;
-        let (sent, a, b) = (sent.stop().await?, at_workspace.stop().await?, at_gateway.stop().await?);
+        let (sent, a, b) =
+            (sent.stop().await?.len(), at_workspace.stop().await?.len(), at_gateway.stop().await?.len());
         let same = own.address == victim.address;
         Ok((
             !reached && sent > 0 && a + b == 0 && same,
@@ -119,17 +121,17 @@ impl Stage {
         Ok(port.with_context(|| format!("netd does not know {tap}"))?.dropped_to_guest.frames)
     }
 
-    /// The counter once a status younger than the attempt shows it grown, or as it is after five seconds.
+    /// The counter once the host's status shows `at_least`, or as it is after five seconds.
     async fn dropped_until(
         &self,
         instance: &InstanceView,
         network: &str,
-        before: u64,
+        at_least: u64,
     ) -> anyhow::Result<u64> {
         let until = std::time::Instant::now() + Duration::from_secs(5);
         loop {
             let now = self.dropped_to_guest(instance, network).await?;
-            if now > before || std::time::Instant::now() > until {
+            if now >= at_least || std::time::Instant::now() > until {
                 return Ok(now);
             }
             tokio::time::sleep(Duration::from_millis(200)).await;

@@ -8,6 +8,8 @@ use streamer_api::ImageStatus;
 
 /// The page must answer with less than this share of the image's content on the host.
 const LOCAL_SHARE_MAX: f64 = 0.25;
+/// A host's status is at most this old.
+const STATUS_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Stage {
     /// Claims and figures of the first, streamed boot.
@@ -158,14 +160,18 @@ impl Stage {
             "qemu-img convert: {}",
             String::from_utf8_lossy(&output.stderr)
         );
-        let image = self.image(instance).await?;
-        anyhow::ensure!(
-            image.pieces_local + image.pieces_zero == image.pieces,
-            "{} of {} pieces are here after reading all",
-            image.pieces_local,
-            image.pieces - image.pieces_zero
-        );
-        Ok(())
+        // The controller hears of it with the host's next status.
+        let until = std::time::Instant::now() + STATUS_PATIENCE;
+        loop {
+            let image = self.image(instance).await?;
+            let content = image.pieces - image.pieces_zero;
+            if image.pieces_local == content {
+                return Ok(());
+            }
+            let late = std::time::Instant::now() > until;
+            anyhow::ensure!(!late, "{} of {content} pieces are here after reading all", image.pieces_local);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 }
 
