@@ -1,8 +1,9 @@
 //! The story the demo tells, in order. Each chapter returns what the next needs and verifies its claims on the way.
 
+mod boots;
+mod deletion;
 mod faults;
 mod isolation;
-mod storage;
 mod streaming;
 
 use crate::Arguments;
@@ -66,11 +67,11 @@ async fn perform(arguments: &Arguments, work: &Path, before: &Machine) -> anyhow
         return stay_up(&mut stage, &office, before).await;
     }
     stage.dashboard().await;
+    let office = stage.boots(office).await?;
     stage.second_deployment().await?;
     stage.isolation(&office).await;
     stage.load().await;
     stage.packing().await;
-    let office = stage.storage(office).await?;
     stage.kills(&office).await?;
     stage.controller_away(&office).await?;
     close(stage, before).await

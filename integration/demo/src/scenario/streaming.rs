@@ -34,11 +34,6 @@ impl Stage {
             "ms",
             "waits of the workspace's reads for absent pieces, added up",
         );
-        self.boot_figures(
-            serving,
-            "streamed",
-            "both appliances at once, image cold on both hosts, pieces from the origin",
-        )?;
         self.network_figures().await
     }
 
@@ -56,20 +51,6 @@ impl Stage {
                 bytes.origin, bytes.peer, bytes.cache, image.pieces_local, bytes.zero
             ),
         );
-    }
-
-    /// Seconds from the start of the guest to its service, for both appliances.
-    pub(super) fn boot_figures(&mut self, serving: &Serving, how: &str, note: &str) -> anyhow::Result<()> {
-        for (name, instance) in [("gateway", &serving.gateway), ("workspace", &serving.workspace)] {
-            let seconds = boot_seconds(instance)?;
-            self.figures.add(
-                &format!("boot_to_http_s_{name}_{how}"),
-                &[seconds],
-                "s",
-                &format!("from the guest's start until it says it serves; {note}"),
-            );
-        }
-        Ok(())
     }
 
     async fn network_figures(&mut self) -> anyhow::Result<()> {
@@ -180,7 +161,8 @@ pub(super) fn host(instance: &InstanceView) -> &str {
     instance.host.as_ref().map_or("no host", |host| host.as_str())
 }
 
-fn boot_seconds(instance: &InstanceView) -> anyhow::Result<f64> {
+/// From the start of a guest until it said it serves.
+pub(super) fn boot_seconds(instance: &InstanceView) -> anyhow::Result<f64> {
     let (started, ready) = instance
         .started_ms
         .zip(instance.ready_ms)

@@ -1,42 +1,10 @@
-//! What outlives an instance and what does not.
+//! Deletion: what was applied goes from every host.
 
-use super::{BOOT_PATIENCE, FIRST, SECOND, Serving, Stage};
+use super::{FIRST, SECOND, Stage};
 use anyhow::Context as _;
 use std::time::Duration;
 
 impl Stage {
-    /// Deletes both instances of the first deployment and lets them come back, from complete local images.
-    pub(super) async fn storage(&mut self, serving: Serving) -> anyhow::Result<Serving> {
-        self.claims.step("collective delete instance: the overlay goes, the user's volume stays");
-        let patience = Duration::from_secs(5);
-        let volume = serving.office.get("/volume", patience).await?;
-        let overlay = serving.office.get("/overlay", patience).await?;
-        self.complete_image(&serving.workspace).await?;
-        self.complete_image(&serving.gateway).await?;
-        for instance in [&serving.workspace, &serving.gateway] {
-            self.cli.run(&["delete", "instance", &instance.id.to_string()]).await?;
-        }
-        let gateway = self
-            .api
-            .ready(&serving.gateway.id.to_string(), Some(&serving.gateway.incarnation), BOOT_PATIENCE)
-            .await?;
-        let workspace = self
-            .api
-            .ready(&serving.workspace.id.to_string(), Some(&serving.workspace.incarnation), BOOT_PATIENCE)
-            .await?;
-        serving.office.first("/instance", BOOT_PATIENCE).await?;
-        let (volume_now, overlay_now) =
-            (serving.office.get("/volume", patience).await?, serving.office.get("/overlay", patience).await?);
-        self.claims.verify(
-            "the user volume's content survives deletion and re-creation of its instance, the overlay does not",
-            !volume.trim().is_empty() && volume == volume_now && !overlay.trim().is_empty() && overlay != overlay_now,
-            &format!("volume {} then {}, overlay {} then {}", volume.trim(), volume_now.trim(), overlay.trim(), overlay_now.trim()),
-        );
-        let serving = Serving { gateway, workspace, office: serving.office };
-        self.boot_figures(&serving, "local", "both appliances at once, image complete on the host")?;
-        Ok(serving)
-    }
-
     /// Deletes what was applied and waits until the hosts hold nothing.
     pub(super) async fn deletion(&mut self) {
         self.claims.step("collective delete -f");
