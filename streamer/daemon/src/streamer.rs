@@ -210,17 +210,33 @@ impl Streamer {
             images.insert(digest, open);
         }
         let Some(open) = images.get_mut(&digest) else { return Err(Refusal::Unknown(digest)) };
-        let (volume, feeder) = (Arc::clone(&open.image.volume), Arc::clone(draft));
-        blocking(move || feeder.feed(&volume)).await??;
-        for piece in open.image.volume.pieces_in(&[PieceState::Held]) {
-            open.image.torrent.found(piece);
+        if let Err(refusal) = self.fill(open, draft).await {
+            // One that only lay in the cache goes on to do so.
+            if let Some(idle) = images.remove(&digest) {
+                if idle.settings.named || idle.settings.pinned {
+                    images.insert(digest, idle);
+                } else {
+                    self.close(idle.image).await?;
+                }
+            }
+            return Err(refusal);
         }
         let settings = draft.settings();
-        self.cache.set_settings(digest, &settings)?;
         let anew = !open.settings.named;
         open.settings = settings;
         self.apply(open, anew);
         Ok(())
+    }
+
+    /// Gives every piece of a draft to an image that is here already, and pins it.
+    async fn fill(&self, open: &Open, draft: &Arc<Draft>) -> Result<(), Refusal> {
+        let (volume, feeder) = (Arc::clone(&open.image.volume), Arc::clone(draft));
+        let fed = blocking(move || feeder.feed(&volume)).await?;
+        for piece in open.image.volume.pieces_in(&[PieceState::Held]) {
+            open.image.torrent.found(piece);
+        }
+        fed?;
+        Ok(self.cache.set_settings(draft.image.digest, &draft.settings())?)
     }
 
     /// Makes stored pieces durable, and numbers public, until `stop`.
@@ -238,9 +254,7 @@ impl Streamer {
             telemetry::publish(&images, self.cache.bytes(), self.cache.free_bytes());
             let flush = move || {
                 for image in images {
-                    if let Err(error) = image.volume.flush() {
-                        tracing::error!(image = %image.volume.image().digest.short(), %error, "cannot make pieces durable");
-                    }
+                    keep_up(&image);
                 }
             };
             if let Err(refusal) = blocking(flush).await {
@@ -332,6 +346,25 @@ impl Streamer {
                 Err(error) => tracing::error!(image = %digest, %error, "cannot evict"),
             }
         }
+    }
+}
+
+/// Stores what can be stored now and makes it durable. A trouble is logged when it begins.
+fn keep_up(image: &Image) {
+    let volume = &image.volume;
+    let known = volume.trouble();
+    let settled = volume.settle();
+    settled.stored.iter().for_each(|piece| image.torrent.found(*piece));
+    if !settled.absent.is_empty() {
+        image.torrent.lost(settled.absent);
+    }
+    // What went wrong is the volume's trouble.
+    let _ = volume.flush();
+    let image = volume.image().digest.short();
+    match (known, volume.trouble()) {
+        (None, Some(trouble)) => tracing::error!(%image, trouble, "the cache is in trouble"),
+        (Some(_), None) => tracing::info!(%image, "the cache takes pieces again"),
+        _ => {}
     }
 }
 

@@ -306,6 +306,11 @@ impl Torrent {
         let _ = self.commands.send(Command::Found(piece));
     }
 
+    /// These pieces are not here, whatever was thought: with prefetch they are fetched again.
+    pub fn lost(&self, pieces: Vec<u32>) {
+        let _ = self.commands.send(Command::Lost(pieces));
+    }
+
     /// Everything is fetched while no read waits, or only what is read.
     pub fn set_prefetch(&self, everything: bool) {
         let _ = self.commands.send(Command::Prefetch(everything));

@@ -33,6 +33,7 @@ pub(crate) enum Command {
     Fetch { read: Range<u32>, waits: Vec<(u32, oneshot::Sender<()>)> },
     Release(Vec<u32>),
     Found(u32),
+    Lost(Vec<u32>),
     Prefetch(bool),
     Tracker(String),
     Status(oneshot::Sender<TorrentStatus>),
@@ -211,6 +212,7 @@ impl Task {
             Command::Fetch { read, waits } => self.fetch(read, waits),
             Command::Release(pieces) => self.release(&pieces),
             Command::Found(piece) => self.arrived(piece, Presence::Held),
+            Command::Lost(pieces) => self.lost(&pieces),
             Command::Prefetch(everything) => self.scheduler.set_prefetch(everything),
             Command::Tracker(url) if url == self.tracker => {}
             Command::Tracker(url) => {
@@ -241,6 +243,14 @@ impl Task {
         self.scheduler.demand(read.clone(), now);
         for piece in read.filter(|piece| !self.waits.contains_key(piece)) {
             self.scheduler.release(piece);
+        }
+    }
+
+    fn lost(&mut self, pieces: &[u32]) {
+        for piece in pieces.iter().copied() {
+            if self.storage.presence(piece) == Presence::Absent && self.scheduler.held().contains(piece) {
+                self.scheduler.lost(piece);
+            }
         }
     }
 

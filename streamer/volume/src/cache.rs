@@ -145,24 +145,49 @@ impl Cache {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(CacheError::Absent(digest)),
             other => other.map_err(failed("read", &path))?,
         };
-        serde_json::from_slice(&bytes).map_err(|error| failed("read", &path)(error.into()))
+        let settings: Settings =
+            serde_json::from_slice(&bytes).map_err(|error| failed("read", &path)(error.into()))?;
+        Ok(Settings { named: settings.named && !self.unnamed(digest).exists(), ..settings })
     }
 
     /// Writes what is kept beside an image's bytes, making the image's folder if needed. Durable on return.
     ///
+    /// An image that is only named no longer, or again, takes no room for that: a full disk can be emptied.
+    ///
     /// # Errors
-    /// [`CacheError::Io`]
+    /// [`CacheError::Io`]; what was kept before is kept still.
     pub fn set_settings(&self, digest: Digest, settings: &Settings) -> Result<(), CacheError> {
-        let folder = self.path(digest);
+        let path = self.path(digest).join("source");
+        self.write_settings(digest, settings).map_err(failed("write", &path))
+    }
+
+    fn write_settings(&self, digest: Digest, settings: &Settings) -> io::Result<()> {
+        let (folder, unnamed) = (self.path(digest), self.unnamed(digest));
         let path = folder.join("source");
-        let write = || {
-            if !folder.exists() {
-                fs::create_dir_all(&folder)?;
-                durable::sync_folder(&self.folder)?;
+        let bytes = serde_json::to_vec(&Settings { named: true, ..settings.clone() })?;
+        if fs::read(&path).ok().as_ref() != Some(&bytes) {
+            let new = !folder.exists();
+            fs::create_dir_all(&folder)?;
+            if let Err(error) = durable::replace(&path, &bytes) {
+                if new {
+                    // What is left is removed at the next start.
+                    let _ = fs::remove_dir_all(&folder);
+                }
+                return Err(error);
             }
-            durable::replace(&path, &serde_json::to_vec(settings)?)
-        };
-        write().map_err(failed("write", &path))
+            durable::sync_folder(&self.folder)?;
+        }
+        match settings.named {
+            true if unnamed.exists() => fs::remove_file(&unnamed)?,
+            true => return Ok(()),
+            false => drop(File::create(&unnamed)?),
+        }
+        durable::sync_folder(&folder)
+    }
+
+    /// An empty file: the image is exported and fetched no longer.
+    fn unnamed(&self, digest: Digest) -> PathBuf {
+        self.path(digest).join("unnamed")
     }
 
     /// Opens an image's bytes; its settings are there already.

@@ -108,9 +108,12 @@ impl Draft {
         for piece in (0..geometry.pieces()).filter(|piece| !self.image.zero.contains(*piece)) {
             let mut bytes = vec![0; geometry.length(piece) as usize];
             data.read_exact_at(&mut bytes, geometry.offset(piece)).map_err(failed("read", &path))?;
-            volume.store(piece, &Bytes::from(bytes), Source::Local);
+            // Memory is for what can be fetched again.
+            volume
+                .keep(piece, &Bytes::from(bytes), Source::Local)
+                .map_err(failed("fill", volume.folder()))?;
         }
-        volume.flush().map_err(failed("write", &path))
+        volume.flush().map_err(failed("fill", volume.folder()))
     }
 }
 
@@ -154,7 +157,13 @@ pub fn publish(
     data.set_len(geometry.size_bytes()).map_err(failed("write", &data_path))?;
 
     let work = Work::new(&file, &data, geometry, data_ranges(&file, meta.len()).map_err(unreadable)?);
-    let (sha1s, sha256s) = work.run(progress).map_err(unreadable)?;
+    let (sha1s, sha256s) = work.run(progress).map_err(|error| match error.kind() {
+        // Reading meets no full disk: it is the copy that does not fit.
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            PublishError::Cache(failed("write", &data_path)(error))
+        }
+        _ => unreadable(error),
+    })?;
     data.sync_data().map_err(failed("write", &data_path))?;
     let (metainfo, manifest) =
         write(geometry, &sha1s, sha256s, tracker).map_err(|error| unsuitable(error.to_string()))?;

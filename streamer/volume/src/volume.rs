@@ -4,6 +4,7 @@ use crate::cache::Quota;
 use crate::have::{Claims, Have, Stamp};
 use crate::{Image, durable};
 use bytes::Bytes;
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::ReadWriteFlags;
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -71,6 +72,8 @@ struct Memory {
     pieces: HashMap<u32, Bytes>,
     order: VecDeque<u32>,
     bytes: usize,
+    /// A piece had to go before the disk took it.
+    overflowed: bool,
 }
 
 #[derive(Debug)]
@@ -87,6 +90,7 @@ struct Ledger {
 pub struct Volume {
     image: Arc<Image>,
     data: File,
+    folder: PathBuf,
     have_path: PathBuf,
     states: Box<[AtomicU8]>,
     touched: Box<[AtomicBool]>,
@@ -99,7 +103,23 @@ pub struct Volume {
     unsynced: AtomicU32,
     /// Something else to save since the last flush.
     changed: AtomicBool,
-    trouble: Mutex<Option<String>>,
+    trouble: Mutex<Trouble>,
+}
+
+/// What the disk does not do for us, for people.
+#[derive(Debug, Default)]
+struct Trouble {
+    storing: Option<String>,
+    flushing: Option<String>,
+}
+
+/// What became of the pieces that were in memory only.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// On disk now.
+    pub stored: Vec<u32>,
+    /// Every piece that is not here. Given once all are stored, if memory had been too small: some of them were.
+    pub absent: Vec<u32>,
 }
 
 /// A lock whose holder panicked is taken over: every section leaves its value whole.
@@ -145,6 +165,7 @@ impl Volume {
             touched: (0..pieces).map(|piece| AtomicBool::new(ledger.touched.contains(piece))).collect(),
             image,
             data,
+            folder: folder.to_owned(),
             have_path,
             states,
             quota,
@@ -153,7 +174,7 @@ impl Volume {
             dirty: Mutex::new(!clean),
             unsynced: AtomicU32::new(0),
             changed: AtomicBool::new(false),
-            trouble: Mutex::new(None),
+            trouble: Mutex::default(),
         })
     }
 
@@ -161,6 +182,11 @@ impl Volume {
     #[must_use]
     pub fn image(&self) -> &Arc<Image> {
         &self.image
+    }
+
+    /// Where it is on disk.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Where a piece is; does not block.
@@ -197,17 +223,69 @@ impl Volume {
             Ok(()) => {
                 self.count(piece, bytes.len() as u64, source, PieceState::Held);
                 self.unsynced.fetch_add(1, Ordering::Relaxed);
-                *lock(&self.trouble) = None;
                 Stored::Disk
             }
             Err(error) => {
-                *lock(&self.trouble) =
-                    Some(format!("cannot store pieces: {error}; reads are served from memory and peers"));
-                self.remember(piece, bytes.clone());
+                lock(&self.trouble).storing = Some(self.cannot_store(&error));
                 self.count(piece, bytes.len() as u64, source, PieceState::Memory);
+                self.remember(piece, bytes.clone());
                 Stored::Memory
             }
         }
+    }
+
+    /// As [`Self::store`], but on disk or not at all.
+    pub(crate) fn keep(&self, piece: u32, bytes: &Bytes, source: Source) -> io::Result<()> {
+        match self.state(piece) {
+            PieceState::Held | PieceState::Zero => return Ok(()),
+            PieceState::Claimed => self.verify(piece),
+            PieceState::Absent | PieceState::Memory => {}
+        }
+        if self.state(piece) == PieceState::Held {
+            return Ok(());
+        }
+        if !self.image.verifies(piece, bytes) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("piece {piece} is wrong")));
+        }
+        self.write(piece, bytes)?;
+        self.count(piece, bytes.len() as u64, source, PieceState::Held);
+        self.unsynced.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Tries again to store what is in memory because the disk took none.
+    pub fn settle(&self) -> Settled {
+        let mut settled = Settled::default();
+        loop {
+            let next = {
+                let memory = lock(&self.memory);
+                memory.order.front().and_then(|piece| Some((*piece, memory.pieces.get(piece)?.clone())))
+            };
+            let Some((piece, bytes)) = next else { break };
+            if let Err(error) = self.write(piece, &bytes) {
+                lock(&self.trouble).storing = Some(self.cannot_store(&error));
+                return settled;
+            }
+            // It was counted when it came.
+            self.unsynced.fetch_add(1, Ordering::Relaxed);
+            let mut memory = lock(&self.memory);
+            memory.forget(piece);
+            self.set_state(piece, PieceState::Held);
+            settled.stored.push(piece);
+        }
+        lock(&self.trouble).storing = None;
+        if std::mem::take(&mut lock(&self.memory).overflowed) {
+            settled.absent = self.pieces_in(&[PieceState::Absent]).collect();
+        }
+        settled
+    }
+
+    fn cannot_store(&self, error: &io::Error) -> String {
+        let full = if error.kind() == io::ErrorKind::StorageFull { "the disk is full: " } else { "" };
+        format!(
+            "{full}cannot store pieces in {}: {error}; reads are served from memory and peers",
+            self.folder.display()
+        )
     }
 
     /// Bytes that are here and need no waiting for the disk; `None` otherwise. Does not block.
@@ -342,7 +420,8 @@ impl Volume {
     /// Why pieces are not stored, if so.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        lock(&self.trouble).clone()
+        let trouble = lock(&self.trouble);
+        trouble.storing.clone().or_else(|| trouble.flushing.clone())
     }
 
     /// Pieces stored since the last flush; does not block.
@@ -362,8 +441,11 @@ impl Volume {
             return Ok(());
         }
         let result = self.save(Clean::No);
-        if let Err(error) = &result {
-            *lock(&self.trouble) = Some(format!("cannot make stored pieces durable: {error}"));
+        lock(&self.trouble).flushing = result
+            .as_ref()
+            .err()
+            .map(|error| format!("cannot make pieces stored in {} durable: {error}", self.folder.display()));
+        if result.is_err() {
             self.unsynced.fetch_add(stored, Ordering::Relaxed);
             self.changed.store(true, Ordering::Relaxed);
         }
@@ -421,10 +503,13 @@ impl Volume {
         if !self.quota.reserve(length) {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the cache is full"));
         }
-        let result =
-            self.mark_dirty().and_then(|()| self.data.write_all_at(bytes, self.image.geometry.offset(piece)));
+        let offset = self.image.geometry.offset(piece);
+        let result = self.mark_dirty().and_then(|()| self.data.write_all_at(bytes, offset));
         if result.is_err() {
             self.quota.release(length);
+            // Half a piece is of no use, and its room is needed to say what is here. Best effort.
+            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            let _ = fallocate(&self.data, hole, offset, length);
         }
         result
     }
@@ -469,6 +554,7 @@ impl Volume {
         while memory.bytes > MEMORY_BYTES_MAX && memory.order.len() > 1 {
             let Some(oldest) = memory.order.front().copied() else { break };
             memory.forget(oldest);
+            memory.overflowed = true;
             self.set_state(oldest, PieceState::Absent);
         }
     }
