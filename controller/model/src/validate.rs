@@ -102,7 +102,10 @@ fn unknown_appliance(cluster: &Cluster, appliance: &ApplianceRef) -> String {
 fn unknown_channel(cluster: &Cluster, appliance: &ApplianceRef, channel: &ChannelName) -> String {
     let known: BTreeSet<String> =
         cluster.channels.keys().filter(|(name, _)| name == appliance).map(|(_, c)| c.to_string()).collect();
-    format!("{appliance} has no channel {channel}: {}", choices(&known, "write a version"))
+    format!(
+        "{appliance} has no channel {channel}: {}",
+        choices(&known, "its maker publishes with --channel, or write a version")
+    )
 }
 
 fn unknown_version(cluster: &Cluster, appliance: &ApplianceRef, version: &VersionName) -> String {

@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// A guest is given this long to serve: TCG on two busy cores is slow.
 const BOOT_PATIENCE: Duration = Duration::from_secs(150);
+/// Between two lines about boots that are waited for.
+const PROGRESS_EVERY: Duration = Duration::from_secs(3);
 /// The deployment of the bundle's own file.
 const FIRST: &str = "office";
 /// The second deployment of the same bundle.
@@ -130,10 +132,34 @@ impl Stage {
         let address =
             port(&placed, "outside")?.address.context("the gateway has no address on the site's LAN")?;
         let office = Office::new(self.playground.switch()?, address);
-        office.first("/instance", BOOT_PATIENCE).await?;
+        tokio::select! {
+            page = office.first("/instance", BOOT_PATIENCE) => page?,
+            never = self.tell_progress(deployment) => match never {},
+        };
         let gateway = self.api.ready(&gateway, None, BOOT_PATIENCE).await?;
         let workspace = self.api.ready(&format!("{deployment}/workspace"), None, BOOT_PATIENCE).await?;
         Ok(Serving { gateway, workspace, office })
+    }
+
+    /// Tells how a deployment's boots come along, for as long as somebody waits.
+    async fn tell_progress(&self, deployment: &str) -> std::convert::Infallible {
+        loop {
+            tokio::time::sleep(PROGRESS_EVERY).await;
+            let mut words = Vec::new();
+            for member in ["gateway", "workspace"] {
+                if let Ok(boot) = self.api.boot(&format!("{deployment}/{member}")).await {
+                    let image = boot.image.unwrap_or_default();
+                    words.push(format!(
+                        "{member} {:?}, {} of {} pieces here, {} waits",
+                        boot.state,
+                        image.pieces_local,
+                        image.pieces - image.pieces_zero,
+                        image.stalls.count
+                    ));
+                }
+            }
+            say(&format!("    {}", words.join("; ")));
+        }
     }
 
     /// What a newcomer is shown.

@@ -17,6 +17,8 @@ use streamer_api::{PublishRequest, Published};
 use streamer_client::PublishError;
 use types::{Base64, ChannelName, PublisherName};
 
+/// Given as a channel: none is moved.
+const NO_CHANNEL: &str = "none";
 /// Where a host's streamer listens.
 const STREAMER_SOCKET: &str = "/run/collective/streamer.sock";
 
@@ -27,7 +29,7 @@ pub(crate) enum Command {
     #[command(
         after_help = "The folder holds appliance.yaml and the raw disk it names. The publisher's key is made on \
         first use and kept in ~/.config/collective/publishers; back it up.\n\nExample:\n  \
-        collective appliance publish ./gateway --channel stable"
+        collective appliance publish ./gateway --channel beta"
     )]
     Publish(PublishArgs),
     /// The catalogue
@@ -47,9 +49,9 @@ pub(crate) struct PublishArgs {
     /// Socket of the streamer that will seed it
     #[arg(long, value_name = "SOCKET", env = "COLLECTIVE_STREAMER")]
     streamer: Option<PathBuf>,
-    /// Let this channel point to the version
-    #[arg(long, value_name = "NAME")]
-    channel: Option<ChannelName>,
+    /// Let this channel point to the version; `none` for no channel
+    #[arg(long, value_name = "NAME", default_value = "stable")]
+    channel: ChannelName,
     /// The publisher's Ed25519 key (PEM, PKCS#8)
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -96,7 +98,7 @@ async fn publish(session: &Session, args: &PublishArgs) -> Result<(), Failure> {
         signed: Base64(signed),
         metainfo: published.metainfo,
         manifest: published.manifest,
-        channel: args.channel.clone(),
+        channel: Some(args.channel.clone()).filter(|channel| channel.as_str() != NO_CHANNEL),
     };
     let view: ApplianceView = session.client.publish(&body).await?;
     note(format_args!(

@@ -69,7 +69,13 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<ExitCode, Fail
     loop {
         let seen = match look(session, *kind, name).await {
             Ok(seen) => Some(seen),
-            Err(failure) if failure.code == Code::NotFound => None,
+            // What was there may come back; what never was is a name mistyped, and not worth a long wait.
+            Err(failure) if failure.code == Code::NotFound => {
+                if last.is_none() && args.condition != Condition::Deleted {
+                    return Err(failure);
+                }
+                None
+            }
             Err(failure) if failure.code == Code::Unreachable && last.is_some() => last.clone(),
             Err(failure) => return Err(failure),
         };
