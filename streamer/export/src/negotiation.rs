@@ -5,8 +5,7 @@ use crate::wire::*;
 use crate::{READ_BYTES_MAX, Server};
 use bytes::{Buf as _, BufMut as _};
 use std::io;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// Longest option, in bytes. An export name is 64 and a query of contexts little more.
 const OPTION_BYTES_MAX: u32 = 16 << 10;
@@ -26,13 +25,17 @@ pub(crate) fn broken(what: &'static str) -> io::Error {
 }
 
 /// Negotiates; `None` if the client left in order.
-pub(crate) async fn negotiate(stream: &mut UnixStream, server: &Server) -> io::Result<Option<Session>> {
+pub(crate) async fn negotiate(
+    reader: &mut (impl AsyncRead + Unpin),
+    writer: &mut (impl AsyncWrite + Unpin),
+    server: &Server,
+) -> io::Result<Option<Session>> {
     let mut hello = Vec::with_capacity(18);
     hello.put_u64(INIT_MAGIC);
     hello.put_u64(OPTION_MAGIC);
     hello.put_u16(FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES);
-    stream.write_all(&hello).await?;
-    let flags = stream.read_u32().await?;
+    writer.write_all(&hello).await?;
+    let flags = reader.read_u32().await?;
     if flags & !u32::from(FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES) != 0 {
         return Err(broken("unknown client flags"));
     }
@@ -43,26 +46,26 @@ pub(crate) async fn negotiate(stream: &mut UnixStream, server: &Server) -> io::R
         no_zeroes: flags & u32::from(FLAG_NO_ZEROES) != 0,
     };
     for _ in 0..OPTIONS_MAX {
-        if stream.read_u64().await? != OPTION_MAGIC {
+        if reader.read_u64().await? != OPTION_MAGIC {
             return Err(broken("wrong option magic"));
         }
-        let option = stream.read_u32().await?;
-        let length = stream.read_u32().await?;
+        let option = reader.read_u32().await?;
+        let length = reader.read_u32().await?;
         if length > OPTION_BYTES_MAX {
             if option == OPT_EXPORT_NAME {
                 return Err(broken("export name too long"));
             }
             let skipped =
-                tokio::io::copy(&mut stream.take(u64::from(length)), &mut tokio::io::sink()).await?;
+                tokio::io::copy(&mut (&mut *reader).take(u64::from(length)), &mut tokio::io::sink()).await?;
             if skipped < u64::from(length) {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            reply(stream, option, REP_ERR_TOO_BIG, b"").await?;
+            reply(writer, option, REP_ERR_TOO_BIG, b"").await?;
             continue;
         }
         let mut data = vec![0; length as usize];
-        stream.read_exact(&mut data).await?;
-        match state.option(stream, option, &data).await? {
+        reader.read_exact(&mut data).await?;
+        match state.option(writer, option, &data).await? {
             Next::Option => {}
             Next::Leave => return Ok(None),
             Next::Transmit(session) => return Ok(Some(session)),
@@ -86,37 +89,42 @@ struct State<'a> {
 }
 
 impl State<'_> {
-    async fn option(&mut self, stream: &mut UnixStream, option: u32, data: &[u8]) -> io::Result<Next> {
+    async fn option<W: AsyncWrite + Unpin>(
+        &mut self,
+        writer: &mut W,
+        option: u32,
+        data: &[u8],
+    ) -> io::Result<Next> {
         match option {
-            OPT_EXPORT_NAME => return self.export_name(stream, data).await,
+            OPT_EXPORT_NAME => return self.export_name(writer, data).await,
             OPT_ABORT => {
                 // The client may be gone already, which is what it wants.
-                let _ = reply(stream, option, REP_ACK, b"").await;
+                let _ = reply(writer, option, REP_ACK, b"").await;
                 return Ok(Next::Leave);
             }
-            OPT_LIST if !data.is_empty() => reply(stream, option, REP_ERR_INVALID, b"").await?,
+            OPT_LIST if !data.is_empty() => reply(writer, option, REP_ERR_INVALID, b"").await?,
             OPT_LIST => {
                 for name in self.server.names() {
                     let mut entry = Vec::new();
                     put_string(&mut entry, &name);
-                    reply(stream, option, REP_SERVER, &entry).await?;
+                    reply(writer, option, REP_SERVER, &entry).await?;
                 }
-                reply(stream, option, REP_ACK, b"").await?;
+                reply(writer, option, REP_ACK, b"").await?;
             }
-            OPT_INFO | OPT_GO => return self.info(stream, option, data).await,
-            OPT_STRUCTURED_REPLY if !data.is_empty() => reply(stream, option, REP_ERR_INVALID, b"").await?,
+            OPT_INFO | OPT_GO => return self.info(writer, option, data).await,
+            OPT_STRUCTURED_REPLY if !data.is_empty() => reply(writer, option, REP_ERR_INVALID, b"").await?,
             OPT_STRUCTURED_REPLY => {
                 self.structured = true;
-                reply(stream, option, REP_ACK, b"").await?;
+                reply(writer, option, REP_ACK, b"").await?;
             }
-            OPT_LIST_META_CONTEXT | OPT_SET_META_CONTEXT => self.contexts(stream, option, data).await?,
-            _ => reply(stream, option, REP_ERR_UNSUP, b"").await?,
+            OPT_LIST_META_CONTEXT | OPT_SET_META_CONTEXT => self.contexts(writer, option, data).await?,
+            _ => reply(writer, option, REP_ERR_UNSUP, b"").await?,
         }
         Ok(Next::Option)
     }
 
     /// The old way: there is no way to refuse but to hang up.
-    async fn export_name(&mut self, stream: &mut UnixStream, data: &[u8]) -> io::Result<Next> {
+    async fn export_name<W: AsyncWrite + Unpin>(&mut self, writer: &mut W, data: &[u8]) -> io::Result<Next> {
         let name = std::str::from_utf8(data).map_err(|_| broken("export name is not UTF-8"))?;
         let entry = self.server.find(name).ok_or_else(|| broken("no such export"))?;
         let mut answer = Vec::new();
@@ -125,63 +133,73 @@ impl State<'_> {
         if !self.no_zeroes {
             answer.put_bytes(0, 124);
         }
-        stream.write_all(&answer).await?;
+        writer.write_all(&answer).await?;
         Ok(Next::Transmit(self.session(name, entry)))
     }
 
-    async fn info(&mut self, stream: &mut UnixStream, option: u32, mut data: &[u8]) -> io::Result<Next> {
+    async fn info<W: AsyncWrite + Unpin>(
+        &mut self,
+        writer: &mut W,
+        option: u32,
+        mut data: &[u8],
+    ) -> io::Result<Next> {
         let name = take_string(&mut data);
         let well_formed = data.len() >= 2 && {
             let requests = usize::from(data.get_u16());
             data.len() == requests * 2
         };
         let Some(name) = name.filter(|_| well_formed) else {
-            reply(stream, option, REP_ERR_INVALID, b"").await?;
+            reply(writer, option, REP_ERR_INVALID, b"").await?;
             return Ok(Next::Option);
         };
         let Some(entry) = self.server.find(&name) else {
-            reply(stream, option, REP_ERR_UNKNOWN, b"this image is not exported here").await?;
+            reply(writer, option, REP_ERR_UNKNOWN, b"this image is not exported here").await?;
             return Ok(Next::Option);
         };
         let mut export = Vec::new();
         export.put_u16(INFO_EXPORT);
         export.put_u64(entry.export.size());
         export.put_u16(EXPORT_FLAGS);
-        reply(stream, option, REP_INFO, &export).await?;
+        reply(writer, option, REP_INFO, &export).await?;
         let mut sizes = Vec::new();
         sizes.put_u16(INFO_BLOCK_SIZE);
         sizes.put_u32(1);
         sizes.put_u32(4096);
         sizes.put_u32(READ_BYTES_MAX);
-        reply(stream, option, REP_INFO, &sizes).await?;
-        reply(stream, option, REP_ACK, b"").await?;
+        reply(writer, option, REP_INFO, &sizes).await?;
+        reply(writer, option, REP_ACK, b"").await?;
         if option == OPT_INFO {
             return Ok(Next::Option);
         }
         Ok(Next::Transmit(self.session(&name, entry)))
     }
 
-    async fn contexts(&mut self, stream: &mut UnixStream, option: u32, mut data: &[u8]) -> io::Result<()> {
+    async fn contexts<W: AsyncWrite + Unpin>(
+        &mut self,
+        writer: &mut W,
+        option: u32,
+        mut data: &[u8],
+    ) -> io::Result<()> {
         let set = option == OPT_SET_META_CONTEXT;
         if set {
             self.allocation_of = None;
         }
         let Some((name, wanted)) = wants_allocation(&mut data, set).filter(|_| self.structured) else {
-            return reply(stream, option, REP_ERR_INVALID, b"").await;
+            return reply(writer, option, REP_ERR_INVALID, b"").await;
         };
         if self.server.find(&name).is_none() {
-            return reply(stream, option, REP_ERR_UNKNOWN, b"this image is not exported here").await;
+            return reply(writer, option, REP_ERR_UNKNOWN, b"this image is not exported here").await;
         }
         if wanted {
             let mut context = Vec::new();
             context.put_u32(if set { BASE_ALLOCATION_ID } else { 0 });
             context.put_slice(BASE_ALLOCATION.as_bytes());
-            reply(stream, option, REP_META_CONTEXT, &context).await?;
+            reply(writer, option, REP_META_CONTEXT, &context).await?;
             if set {
                 self.allocation_of = Some(name);
             }
         }
-        reply(stream, option, REP_ACK, b"").await
+        reply(writer, option, REP_ACK, b"").await
     }
 
     fn session(&self, name: &str, entry: Entry) -> Session {
@@ -224,12 +242,17 @@ fn put_string(data: &mut Vec<u8>, text: &str) {
     data.put_slice(text.as_bytes());
 }
 
-async fn reply(stream: &mut UnixStream, option: u32, kind: u32, data: &[u8]) -> io::Result<()> {
+async fn reply(
+    writer: &mut (impl AsyncWrite + Unpin),
+    option: u32,
+    kind: u32,
+    data: &[u8],
+) -> io::Result<()> {
     let mut answer = Vec::with_capacity(20 + data.len());
     answer.put_u64(REPLY_MAGIC);
     answer.put_u32(option);
     answer.put_u32(kind);
     answer.put_u32(u32::try_from(data.len()).unwrap_or(0));
     answer.put_slice(data);
-    stream.write_all(&answer).await
+    writer.write_all(&answer).await
 }

@@ -7,7 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -87,8 +88,9 @@ impl Server {
                     let (server, shutdown) = (self.clone(), shutdown.clone());
                     tasks.spawn(async move {
                         let _permit = permit;
+                        let (reader, writer) = stream.into_split();
                         tokio::select! {
-                            () = server.client(stream) => {}
+                            () = server.converse(reader, writer) => {}
                             () = shutdown.cancelled() => {}
                         }
                     });
@@ -104,9 +106,11 @@ impl Server {
         tasks.wait().await;
     }
 
-    async fn client(&self, mut stream: UnixStream) {
-        let negotiated =
-            tokio::time::timeout(NEGOTIATION_TIMEOUT, negotiation::negotiate(&mut stream, self)).await;
+    /// Speaks with one client until it leaves, breaks the protocol, or its export is removed. [`Server::serve`] does
+    /// this for each connection; the bytes may come from anywhere.
+    pub async fn converse(&self, mut reader: impl AsyncRead + Unpin, mut writer: impl AsyncWrite + Unpin) {
+        let negotiating = negotiation::negotiate(&mut reader, &mut writer, self);
+        let negotiated = tokio::time::timeout(NEGOTIATION_TIMEOUT, negotiating).await;
         let session = match negotiated {
             Ok(Ok(Some(session))) => session,
             Ok(Ok(None)) => return,
@@ -115,7 +119,7 @@ impl Server {
         };
         let gone = session.entry.gone.clone();
         tokio::select! {
-            ended = transmission::serve(stream, session) => {
+            ended = transmission::serve(reader, writer, session) => {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "a block client was dropped");
                 }

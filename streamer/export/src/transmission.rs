@@ -7,7 +7,6 @@ use bytes::{BufMut as _, Bytes};
 use std::io;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, BufWriter};
-use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
@@ -37,13 +36,16 @@ struct Reserved {
 }
 
 /// Serves one client until it leaves. Reads that wait end with it.
-pub(crate) async fn serve(stream: UnixStream, session: Session) -> io::Result<()> {
-    let (read_half, write_half) = stream.into_split();
+pub(crate) async fn serve(
+    reader: impl AsyncRead + Unpin,
+    writer: impl AsyncWrite + Unpin,
+    session: Session,
+) -> io::Result<()> {
     let (replies, queue) = mpsc::channel(REQUESTS_MAX);
     let mut tasks = JoinSet::new();
     tokio::select! {
-        result = receive(BufReader::new(read_half), &session, replies, &mut tasks) => result,
-        result = send(BufWriter::new(write_half), queue) => result,
+        result = receive(BufReader::new(reader), &session, replies, &mut tasks) => result,
+        result = send(BufWriter::new(writer), queue) => result,
     }
 }
 
