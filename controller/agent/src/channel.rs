@@ -229,6 +229,8 @@ impl Session {
                     }
                     Err(error) => {
                         tracing::error!(error = %chain(&error), "the document was not kept, so not acted on");
+                        // The status says so.
+                        self.hint.now();
                     }
                 }
             }

@@ -159,7 +159,8 @@ struct Host {
 struct Seen {
     observed: Observed,
     images: BTreeMap<String, ImageStatus>,
-    silent: Vec<String>,
+    /// Who does not answer, and what cannot be kept.
+    troubles: Vec<String>,
 }
 
 impl Reconciler for Host {
@@ -168,13 +169,16 @@ impl Reconciler for Host {
     const RESYNC: Duration = Duration::from_millis(STATUS_INTERVAL_MS);
 
     async fn reconcile(&mut self) -> Pass<HostStatus> {
+        let not_kept = self.works.store.keep_waiting();
         // Without a document nothing is known to be wanted, and nothing is touched.
         let Some(desired) = self.works.store.desired() else {
-            let seen = self.observe(&HostDesired::default()).await;
+            let mut seen = self.observe(&HostDesired::default()).await;
+            seen.troubles.extend(not_kept);
             let status = self.status(&HostDesired::default(), seen, &Plan::default());
             return Pass { status, retry_after: None };
         };
-        let seen = self.observe(&desired).await;
+        let mut seen = self.observe(&desired).await;
+        seen.troubles.extend(not_kept);
         let plan = plan(&desired, &seen.observed);
         self.forget_problems(&seen.observed, &plan);
         for step in &plan.steps {
@@ -223,7 +227,7 @@ impl Host {
         };
         let images =
             images.unwrap_or_default().into_iter().map(|(d, status)| (d.to_string(), status)).collect();
-        Seen { observed, images, silent }
+        Seen { observed, images, troubles: silent }
     }
 
     /// Every image here, with the piece maps of those an instance stands on.
@@ -316,13 +320,13 @@ impl Host {
     }
 
     fn status(&self, desired: &HostDesired, seen: Seen, plan: &Plan) -> HostStatus {
-        let Seen { observed, images, silent } = seen;
+        let Seen { observed, images, troubles } = seen;
         let instances = if self.works.store.desired().is_some() {
             status::instances(desired, &observed, plan)
         } else {
             Vec::new()
         };
-        let mut problems: Vec<String> = silent;
+        let mut problems: Vec<String> = troubles;
         problems.extend(plan.refusals.iter().map(|(id, refusal)| format!("instance {id}: {refusal}")));
         problems.extend(locked(&self.problems).values().cloned());
         let given: u64 = desired.instances.iter().map(|instance| instance.memory.0).sum();

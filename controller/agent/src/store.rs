@@ -2,6 +2,7 @@
 //! streamer. A record is written before the domain it is about exists and goes after it.
 
 use crate::layout::Layout;
+use chassis::telemetry::chain;
 use controller_api::agent::HostDesired;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -77,8 +78,22 @@ pub(crate) enum StoreError {
 #[derive(Debug)]
 pub(crate) struct Store {
     layout: Layout,
-    records: Mutex<BTreeMap<Uuid, Record>>,
-    desired: Mutex<Option<HostDesired>>,
+    records: Mutex<Records>,
+    desired: Mutex<Document>,
+}
+
+#[derive(Debug, Default)]
+struct Records {
+    all: BTreeMap<Uuid, Record>,
+    /// Those that are otherwise on disk, or not there: it took no note.
+    unsaved: BTreeSet<Uuid>,
+}
+
+#[derive(Debug, Default)]
+struct Document {
+    held: Option<HostDesired>,
+    /// One that the disk did not take, and why: it is not acted on.
+    waiting: Option<(HostDesired, String)>,
 }
 
 impl Store {
@@ -95,7 +110,9 @@ impl Store {
                 None => remove_folder(&layout.instance(incarnation))?,
             }
         }
-        Ok(Self { layout, records: Mutex::new(records), desired: Mutex::new(desired) })
+        let records = Records { all: records, unsaved: BTreeSet::new() };
+        let document = Document { held: desired, waiting: None };
+        Ok(Self { layout, records: Mutex::new(records), desired: Mutex::new(document) })
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -103,24 +120,43 @@ impl Store {
     }
 
     pub(crate) fn desired(&self) -> Option<HostDesired> {
-        locked(&self.desired).clone()
+        locked(&self.desired).held.clone()
     }
 
-    /// Keeps a desired document. False if it is older than the one held: then nothing changes.
+    /// Keeps a desired document. False if it is older than the one held: then nothing changes. One that the disk does
+    /// not take waits for [`Self::keep_waiting`].
     pub(crate) fn keep_desired(&self, desired: HostDesired) -> Result<bool, StoreError> {
-        let mut held = locked(&self.desired);
-        if held.as_ref().is_some_and(|held| held.generation > desired.generation) {
+        let mut document = locked(&self.desired);
+        let waiting = document.waiting.as_ref().map(|(waiting, _)| waiting);
+        let newer = |other: &HostDesired| other.generation > desired.generation;
+        if document.held.as_ref().is_some_and(newer) || waiting.is_some_and(newer) {
             return Ok(false);
         }
-        if held.as_ref() != Some(&desired) {
-            write_json(&self.layout.desired(), &desired)?;
-            *held = Some(desired);
+        document.waiting = None;
+        if document.held.as_ref() != Some(&desired) {
+            if let Err(error) = write_json(&self.layout.desired(), &desired) {
+                let why = chain(&error).to_string();
+                document.waiting = Some((desired, why));
+                return Err(error);
+            }
+            document.held = Some(desired);
         }
         Ok(true)
     }
 
+    /// Tries again to keep a document that the disk did not take; says why not.
+    pub(crate) fn keep_waiting(&self) -> Option<String> {
+        let (desired, _) = locked(&self.desired).waiting.clone()?;
+        let generation = desired.generation;
+        // What it says is kept with the document.
+        let _ = self.keep_desired(desired);
+        let document = locked(&self.desired);
+        let (_, why) = document.waiting.as_ref()?;
+        Some(format!("generation {generation} of the desired document is not kept, so not acted on: {why}"))
+    }
+
     pub(crate) fn records(&self) -> BTreeMap<Uuid, Record> {
-        locked(&self.records).clone()
+        locked(&self.records).all.clone()
     }
 
     /// Changes a record on disk, then in memory. One that is not there is made of `new`, or left alone without it.
@@ -131,10 +167,10 @@ impl Store {
         change: impl FnOnce(&mut Record),
     ) -> Result<Option<Record>, StoreError> {
         let mut records = locked(&self.records);
-        let before = records.get(&incarnation);
+        let before = records.all.get(&incarnation);
         let Some(mut record) = before.cloned().or(new) else { return Ok(None) };
         change(&mut record);
-        if before != Some(&record) {
+        if before != Some(&record) || records.unsaved.contains(&incarnation) {
             let folder = self.layout.instance(incarnation);
             std::fs::create_dir_all(&folder).map_err(|source| StoreError::File {
                 what: "make",
@@ -142,9 +178,20 @@ impl Store {
                 source,
             })?;
             write_json(&self.layout.record(incarnation), &record)?;
-            records.insert(incarnation, record.clone());
+            records.unsaved.remove(&incarnation);
+            records.all.insert(incarnation, record.clone());
         }
         Ok(Some(record))
+    }
+
+    /// Notes something that may be forgotten by a crash: in memory even if the disk takes no note, so that it is told
+    /// and heeded all the same.
+    pub(crate) fn note(&self, incarnation: Uuid, new: Record, note: impl Fn(&mut Record)) {
+        let Err(error) = self.change(incarnation, Some(new.clone()), &note) else { return };
+        tracing::warn!(error = %chain(&error), %incarnation, "a note is kept in memory only");
+        let mut records = locked(&self.records);
+        note(records.all.entry(incarnation).or_insert(new));
+        records.unsaved.insert(incarnation);
     }
 
     /// Notes that the guest said `ready` in the run that began at `started_ms`. True if that is news.
@@ -175,7 +222,9 @@ impl Store {
         })?;
         remove_folder(&self.layout.instance(incarnation))?;
         let _ = std::fs::remove_file(self.layout.health_socket(incarnation));
-        locked(&self.records).remove(&incarnation);
+        let mut records = locked(&self.records);
+        records.all.remove(&incarnation);
+        records.unsaved.remove(&incarnation);
         Ok(())
     }
 
@@ -302,3 +351,6 @@ fn remove_folder(folder: &Path) -> Result<(), StoreError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -132,6 +132,7 @@ impl Works {
 
     async fn start(&self, desired: &DesiredInstance, networks: Vec<Network>) -> Result<(), WorkError> {
         let incarnation: Uuid = desired.incarnation.parse().map_err(|_| WorkError::Incarnation)?;
+        let new = Record::new(desired.id.clone(), desired.image, networks.clone());
         let started = self.try_start(desired, incarnation, networks).await;
         match &started {
             Ok(record) => {
@@ -145,8 +146,7 @@ impl Works {
                 let why = chain(error).to_string();
                 let news = self.store.records().get(&incarnation).and_then(|r| r.failure.clone())
                     != Some(why.clone());
-                self.store
-                    .change(incarnation, None, |record| note_end(record, Some(why.clone()), unix_ms()))?;
+                self.store.note(incarnation, new, |record| note_end(record, Some(why.clone()), unix_ms()));
                 if news {
                     self.tell(&desired.id, "instance-failed", format!("{} cannot start: {why}", desired.id));
                 }

@@ -74,6 +74,8 @@ pub enum ProblemCode {
     Invalid,
     /// 503: a part that is needed does not answer; try again.
     Unavailable,
+    /// 507: the controller's disk is full; free space there and ask again.
+    DiskFull,
     /// 500: our fault; the log has the request id.
     Internal,
 }

@@ -60,7 +60,7 @@ impl Failure {
             ProblemCode::Conflict => Code::Conflict,
             ProblemCode::BadRequest | ProblemCode::TooLarge | ProblemCode::Invalid => Code::Refused,
             ProblemCode::Unavailable => Code::Unreachable,
-            ProblemCode::Internal => Code::Failed,
+            ProblemCode::DiskFull | ProblemCode::Internal => Code::Failed,
         };
         let mut issues: Vec<_> = problem.issues.iter().collect();
         issues.sort_by_key(|issue| (issue.line, issue.column));
@@ -161,6 +161,7 @@ mod tests {
             (ProblemCode::Unauthenticated, 6),
             (ProblemCode::Forbidden, 6),
             (ProblemCode::Unavailable, 7),
+            (ProblemCode::DiskFull, 1),
             (ProblemCode::Internal, 1),
         ] {
             let problem = Problem { code, message: "no".into(), issues: vec![], request_id: "r1".into() };

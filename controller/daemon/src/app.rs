@@ -28,6 +28,8 @@ pub(crate) struct Parts {
     /// Announce URL.
     pub(crate) tracker_url: String,
     pub(crate) state_dir: PathBuf,
+    /// Held from when files are written until the store refers to them, or they are removed again.
+    pub(crate) filing: tokio::sync::Mutex<()>,
     pub(crate) shutdown: CancellationToken,
     /// Connections that outlive their request: agents and consoles.
     pub(crate) sessions: TaskTracker,

@@ -55,10 +55,16 @@ impl Policies {
             digest,
             summary: manifest.summary,
         };
-        chassis::durable::write(&self.path(&digest), bytes, 0o600)
-            .map_err(|error| Refused::internal(&error))?;
+        let path = self.path(&digest);
+        chassis::durable::write(&path, bytes, 0o600).map_err(|error| Refused::unwritten(&path, error))?;
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, policy);
         Ok(view)
+    }
+
+    /// Removes the bytes of a component that the store was not told of.
+    pub(crate) fn discard(&self, digest: &Digest) {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
+        discard(&self.path(digest));
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
@@ -83,6 +89,13 @@ impl Policies {
 impl Placement for Policies {
     fn place(&self, digest: &Digest, input: &PlacementInput) -> Result<Decision, String> {
         self.get(digest)?.place(input).map_err(|error| chain(&error).to_string())
+    }
+}
+
+/// Removes a file that nothing refers to. If that fails it only takes room.
+pub(crate) fn discard(path: &Path) {
+    if let Err(error) = chassis::durable::remove(path) {
+        tracing::warn!(path = %path.display(), %error, "a file that nothing refers to stays");
     }
 }
 

@@ -7,10 +7,20 @@ use axum::response::{IntoResponse, Response};
 use controller_api::rest::{Issue, Problem, ProblemCode};
 use controller_model::apply::Refusal;
 use controller_store::CommitError;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 tokio::task_local! {
     /// Of the request that this task answers.
     pub(crate) static REQUEST_ID: String;
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}", path.display())]
+struct Unwritten {
+    path: PathBuf,
+    #[source]
+    source: std::io::Error,
 }
 
 /// A refusal on its way out.
@@ -61,10 +71,39 @@ impl Refused {
         refused
     }
 
+    /// A file of the state cannot be written.
+    pub(crate) fn unwritten(path: &Path, source: std::io::Error) -> Self {
+        let full = matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+        let error = Unwritten { path: path.to_owned(), source };
+        if full { Self::disk_full(&error) } else { Self::internal(&error) }
+    }
+
+    /// There is no room for what is to be kept: whoever reads this can do something about it.
+    fn disk_full(error: &(dyn std::error::Error + 'static)) -> Self {
+        let chain = chassis::telemetry::chain(error).to_string();
+        let refused = Self::new(
+            ProblemCode::DiskFull,
+            format!(
+                "the controller's disk is full: {chain}; nothing was changed: free space there and ask again"
+            ),
+        );
+        tracing::error!(request_id = refused.0.request_id, error = chain, "the disk is full");
+        refused
+    }
+
     pub(crate) fn with_issues(mut self, issues: Vec<Issue>) -> Self {
         self.0.issues = issues;
         self
     }
+}
+
+/// Does what blocks where that is allowed, still in the request's name.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Answer<T> + Send + 'static,
+) -> Answer<T> {
+    let id = REQUEST_ID.try_with(Clone::clone).unwrap_or_default();
+    let done = tokio::task::spawn_blocking(move || REQUEST_ID.sync_scope(id, work)).await;
+    done.map_err(|error| Refused::internal(&error))?
 }
 
 fn status(code: ProblemCode) -> StatusCode {
@@ -77,6 +116,7 @@ fn status(code: ProblemCode) -> StatusCode {
         ProblemCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ProblemCode::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
         ProblemCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ProblemCode::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         ProblemCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -107,13 +147,16 @@ impl From<Refusal> for Refused {
 
 impl From<CommitError> for Refused {
     fn from(error: CommitError) -> Self {
-        Self::internal(&error)
+        match error {
+            CommitError::Backend(error) => error.into(),
+            other => Self::internal(&other),
+        }
     }
 }
 
 impl From<controller_store::BackendError> for Refused {
     fn from(error: controller_store::BackendError) -> Self {
-        Self::internal(&error)
+        if error.is_full() { Self::disk_full(&error) } else { Self::internal(&error) }
     }
 }
 

@@ -53,7 +53,8 @@ impl Reconciler for Reconcile {
 }
 
 fn log(refused: &Refused) {
-    if refused.0.code != ProblemCode::Internal {
+    // These have said so themselves.
+    if !matches!(refused.0.code, ProblemCode::Internal | ProblemCode::DiskFull) {
         tracing::warn!(problem = refused.0.message, "a pass was refused");
     }
 }

@@ -46,14 +46,8 @@ pub enum StartError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// The store's file.
-    #[error("cannot use the store {}", path.display())]
-    Store {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: BackendError,
-    },
+    #[error(transparent)]
+    Store(#[from] BackendError),
     /// The store's content.
     #[error("cannot read the state")]
     State(#[from] OpenError),
@@ -95,9 +89,7 @@ impl Server {
         }
         let authority = Authority::open(state_dir, &config.public_names)?;
         let tls = authority.server_config()?;
-        let path = state_dir.join("store.redb");
-        let opened = Redb::open(&path).and_then(Store::new);
-        let store = opened.map_err(|source| StartError::Store { path, source })?;
+        let store = Redb::open(&state_dir.join("store.redb")).and_then(Store::new)?;
         let ledger = Ledger::open(store)?;
         let policies = Arc::new(Policies::open(state_dir)?);
         let failed = |source| StartError::Listen { address: config.listen, source };
@@ -111,6 +103,7 @@ impl Server {
             tracker: Mutex::new(Tracker::default()),
             tracker_url: config.tracker(address.port()),
             state_dir: state_dir.clone(),
+            filing: tokio::sync::Mutex::default(),
             shutdown,
             sessions: TaskTracker::new(),
             hint: OnceLock::new(),

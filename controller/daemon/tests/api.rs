@@ -6,10 +6,11 @@ mod support;
 
 use controller_api::rest::{AuditEntry, JoinTokenRequest, ProblemCode, TokenRequest};
 use controller_client::ClientError;
+use controller_store::{Redb, Store, Transaction};
 use sha2::{Digest as _, Sha256};
 use std::fmt::Debug;
 use std::time::Duration;
-use support::{OFFICE, Publisher, SITE, furnish, no_policies, start};
+use support::{DEADLINE, OFFICE, Publisher, SITE, furnish, no_policies, real_policies, start};
 use types::{Digest, Revision};
 
 fn refused<T: Debug>(result: Result<T, ClientError>, code: ProblemCode, message: &str) {
@@ -85,6 +86,31 @@ async fn a_join_token_is_good_for_one_host() {
         "role \"boss\" is not known: write host or origin",
     );
     assert_eq!(running.admin.hosts().await.unwrap().len(), 2);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_expired_join_token_is_refused() {
+    let state = tempfile::tempdir().unwrap();
+    let running = start(state.path(), no_policies()).await;
+    let request = JoinTokenRequest { role: None, valid_s: Some(10) };
+    let token = running.admin.join_token(&request).await.unwrap().token;
+    running.stop().await;
+    // Ten seconds pass in the store.
+    let store = Store::new(Redb::open(&state.path().join("store.redb")).unwrap()).unwrap();
+    let entry = store.list("joins/").unwrap().1.remove(0);
+    let mut record: serde_json::Value = serde_json::from_slice(&entry.value).unwrap();
+    record["expires_ms"] = 1.into();
+    let mut transaction = Transaction::default();
+    transaction.put(entry.key, serde_json::to_vec(&record).unwrap());
+    store.commit(&transaction).unwrap();
+    drop(store);
+
+    let running = start(state.path(), no_policies()).await;
+    let expired = "this join token has expired: ask for a new one";
+    let joined = running.join_with("h1", &token).await.map(drop);
+    refused(joined, ProblemCode::Unauthenticated, expired);
+    assert!(running.admin.hosts().await.unwrap().is_empty());
     running.stop().await;
 }
 
@@ -169,19 +195,36 @@ async fn a_version_that_is_not_what_its_publisher_signed_is_refused() {
         "acme/gateway 1.0.0 is published with other content: give it a new version",
     );
     assert_eq!(admin.appliances().await.unwrap()[0].versions.len(), 1);
+    let files = std::fs::read_dir(running.state.join("images")).unwrap().count();
+    assert_eq!(files, 2, "metainfo and manifest of what was taken, nothing of what was refused");
     running.stop().await;
 }
 
 #[tokio::test]
 async fn what_is_no_policy_is_not_installed() {
+    let mine: types::PolicyName = "mine".parse().unwrap();
     let state = tempfile::tempdir().unwrap();
     let running = start(state.path(), no_policies()).await;
     let before = running.admin.version().await.unwrap().revision;
-    let error =
-        running.admin.put_policy(&"mine".parse().unwrap(), b"\0asm\x01\0\0\0".to_vec()).await.unwrap_err();
+    let put = |bytes: &[u8]| running.admin.put_policy(&mine, bytes.to_vec());
+    for (bytes, message) in [
+        (&b""[..], "this is not WebAssembly: give the .wasm file of a component"),
+        (b"\x7fELF", "this is not WebAssembly: give the .wasm file of a component"),
+        (
+            b"\0asm\x01\0\0\0",
+            "this is a core WebAssembly module: make it a component, for example with `wasm-tools component new`",
+        ),
+        (
+            b"\0asm\x0d\0\x01\0",
+            "the component is no placement policy: it does not export collective:policy/plugin (it exports: nothing)",
+        ),
+    ] {
+        refused(put(bytes).await, ProblemCode::Invalid, message);
+    }
+    let whole = std::fs::read(real_policies().join("balanced.wasm")).unwrap();
+    let error = put(&whole[..whole.len() / 2]).await.unwrap_err();
     assert_eq!(error.code(), Some(ProblemCode::Invalid), "{error}");
-    let error = running.admin.put_policy(&"mine".parse().unwrap(), b"not wasm".to_vec()).await.unwrap_err();
-    assert_eq!(error.code(), Some(ProblemCode::Invalid), "{error}");
+    assert!(error.to_string().starts_with("the component is damaged or not supported: "), "{error}");
     assert!(running.admin.policies().await.unwrap().is_empty());
     assert_eq!(running.admin.version().await.unwrap().revision, before);
     assert_eq!(std::fs::read_dir(running.state.join("policies")).unwrap().count(), 0);
@@ -223,6 +266,137 @@ async fn a_dry_run_and_a_refused_request_change_nothing() {
         ProblemCode::BadRequest,
         "Invalid URL: \"UPPER\" is not a bundle name: use lower-case letters, digits and '-'",
     );
+    running.stop().await;
+}
+
+/// A change of the office in one place, and what is said about it: line, column, field, message.
+type Mistake = (&'static str, &'static str, (u32, &'static str, &'static str));
+
+const MISTAKES: [Mistake; 12] = [
+    // Malformed and hostile YAML.
+    ("metadata: {name: office}", "metadata: {name: office", (5, "", "this is no YAML: ")),
+    ("metadata: {name: office}", "metadata: &a {name: *a}", (4, "", "anchors (&name) are not taken")),
+    ("metadata: {name: office}", "metadata: !!python/object {name: x}", (4, "", "tags ")),
+    // Unknown fields, and known ones twice.
+    ("channel: stable", "chanel: stable", (12, "spec.members.gateway.chanel", "unknown field `chanel`")),
+    ("channel: stable", "channel: stable\n      channel: beta", (13, "", "\"channel\" is there twice")),
+    // A member naming no appliance, or one that there is not.
+    ("appliance: acme/gateway ", "summary: hello ", (11, "spec.members.gateway.summary", "unknown field")),
+    (
+        "acme/gateway ",
+        "acme/gatewax ",
+        (11, "spec.members.gateway.appliance", "acme/gatewax is not in the cat"),
+    ),
+    ("acme/gateway ", "gateway ", (11, "spec.members.gateway.appliance", "\"gateway\" is not")),
+    // Address conflicts.
+    (
+        "{eth0: inside}",
+        "{eth0: {network: inside, address: 10.20.0.1}}",
+        (
+            18,
+            "spec.members.workspace.ports.eth0.address",
+            "10.20.0.1 is already the address of gateway's port lan",
+        ),
+    ),
+    // A port in two networks.
+    ("{eth0: inside}", "{eth0: inside, eth0: outside}", (18, "", "\"eth0\" is there twice: remove one")),
+    (
+        "{eth0: inside}",
+        "{eth0: [inside, outside]}",
+        (18, "spec.members.workspace.ports.eth0", "a port joins one network: write"),
+    ),
+    (
+        "{wan: outside,",
+        "{wan: inside,",
+        (13, "spec.members.gateway.ports.wan", "ports lan and wan both join"),
+    ),
+];
+
+const RING: &str = "apiVersion: collective/v1
+kind: Bundle
+metadata: {name: ring}
+spec:
+  networks:
+    a: {subnet: 10.1.0.0/24}
+    b: {subnet: 10.2.0.0/24}
+  members:
+    one: {appliance: acme/gateway, channel: stable, ports: {lan: a, wan: b}, gateway: {from: lan, to: wan}}
+    two: {appliance: acme/gateway, channel: stable, ports: {lan: b, wan: a}, gateway: {from: lan, to: wan}}
+";
+
+#[tokio::test]
+async fn each_bad_document_gets_one_error_with_its_place_and_changes_nothing() {
+    let state = tempfile::tempdir().unwrap();
+    let running = start(state.path(), no_policies()).await;
+    furnish(&running).await;
+    let office = OFFICE.replace("  policies: {placement: balanced}\n", "");
+    let (revision, audit) =
+        (running.admin.version().await.unwrap().revision, running.admin.audit(0).await.unwrap());
+    let mut cases: Vec<_> = MISTAKES
+        .iter()
+        .map(|(from, to, said)| {
+            assert!(office.contains(from), "{from:?} is not in the example");
+            (office.replacen(from, to, 1), *said)
+        })
+        .collect();
+    cases.push((RING.into(), (9, "spec.members.one.gateway", "gateways lead in a circle from a back to a")));
+    for (text, (line, field, message)) in cases {
+        // The documents before and after the bad one are good: none of them is taken.
+        let text = format!("{SITE}---\n{text}");
+        let shift = u32::try_from(SITE.lines().count()).unwrap() + 1;
+        let error = running.admin.apply(text, false).await.unwrap_err();
+        let problem = error.problem().unwrap();
+        assert_eq!(problem.code, ProblemCode::Invalid, "{problem:?}");
+        let [issue] = problem.issues.as_slice() else { panic!("{message}: {:?}", problem.issues) };
+        assert_eq!((issue.line, issue.field.as_str()), (line + shift, field), "{issue:?}");
+        assert!(issue.column > 0 && issue.message.starts_with(message), "{issue:?}");
+    }
+    let large = format!("# {}\n{office}", "x".repeat(1 << 20));
+    assert_eq!(running.admin.apply(large, false).await.unwrap_err().code(), Some(ProblemCode::TooLarge));
+    let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
+    assert_eq!(running.admin.apply(deep, false).await.unwrap_err().code(), Some(ProblemCode::Invalid));
+    let binary = running.admin.apply("a: \u{0}", false).await.unwrap_err();
+    assert_eq!(binary.code(), Some(ProblemCode::Invalid), "{binary}");
+
+    assert_eq!(running.admin.version().await.unwrap().revision, revision);
+    assert_eq!(running.admin.audit(0).await.unwrap(), audit);
+    assert!(running.admin.bundles().await.unwrap().is_empty());
+    running.admin.apply(office, false).await.unwrap();
+    running.stop().await;
+}
+
+/// A request that is given up may be carried out or not, but never by half: the picture and the chain follow the store.
+#[tokio::test]
+async fn a_client_that_hangs_up_in_the_middle_of_a_change_breaks_nothing() {
+    let state = tempfile::tempdir().unwrap();
+    let running = start(state.path(), no_policies()).await;
+    for number in 0..60_u64 {
+        let client = running.client(Some(&running.token));
+        let site = SITE.replace("name: main", &format!("name: s{number}"));
+        assert_ne!(site, SITE);
+        let change = async move { client.apply(site, false).await };
+        // However long connecting takes: from before the request is read until after it is answered.
+        let _ = tokio::time::timeout(Duration::from_micros(500 + number * 250), change).await;
+    }
+    running.admin.apply(SITE, false).await.unwrap();
+    let end = tokio::time::Instant::now() + DEADLINE;
+    let (sites, audit) = loop {
+        let sites = running.admin.sites().await.unwrap().len();
+        let audit = running.admin.audit(0).await.unwrap();
+        if audit.len() == sites + 1 {
+            break (sites, audit);
+        }
+        // The last that were given up may still be at work.
+        assert!(tokio::time::Instant::now() < end, "{sites} sites, {} entries", audit.len());
+    };
+    let mut previous = Digest::from_bytes([0; 32]);
+    for (index, entry) in audit.iter().enumerate() {
+        assert_eq!((entry.number, entry.previous), (index as u64 + 1, previous));
+        previous = Digest::from_bytes(Sha256::digest(serde_json::to_vec(entry).unwrap()).into());
+    }
+    running.stop().await;
+    let running = start(state.path(), no_policies()).await;
+    assert_eq!(running.admin.sites().await.unwrap().len(), sites);
     running.stop().await;
 }
 

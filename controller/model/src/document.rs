@@ -166,7 +166,9 @@ fn explain_port(tree: &Node, path: &[Step<'_>], node: &Node) -> Issue {
                 tree.locate(&path).issue(show(&path), error.inner().to_string())
             }
         },
-        Content::List(_) => tree.locate(path).issue(show(path), fallback),
+        Content::List(_) => {
+            tree.locate(path).issue(show(path), format!("a port joins one network: {fallback}"))
+        }
     }
 }
 

@@ -20,6 +20,8 @@ pub use memory::Memory;
 pub use redb_file::Redb;
 pub use watch::{Watch, WatchError};
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch as signal;
 use types::Revision;
@@ -136,18 +138,25 @@ pub struct Change {
 
 /// The store's medium fails.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {attempt} in the store")]
+#[error("cannot {attempt} {}", path.display())]
 pub struct BackendError {
     /// What was attempted.
     pub attempt: &'static str,
+    /// With which file.
+    pub path: PathBuf,
     /// Why it failed.
     #[source]
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 impl BackendError {
-    fn new(attempt: &'static str) -> impl Fn(redb::Error) -> Self {
-        move |source| Self { attempt, source: source.into() }
+    /// There is no room on the medium: freeing some helps, nothing is broken.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let full = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        };
+        matches!(self.source.downcast_ref(), Some(redb::Error::Io(error)) if full(error))
     }
 }
 

@@ -25,8 +25,6 @@ mod tracker;
 mod transport;
 mod wire;
 
-pub mod strangers;
-
 pub use engine::{Config, Engine, PeerStatus, Role, Torrent, TorrentStatus};
 pub use transport::{Tls, TlsError};
 

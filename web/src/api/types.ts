@@ -21,6 +21,7 @@ export type ProblemCode =
   | 'too-large'
   | 'invalid'
   | 'unavailable'
+  | 'disk-full'
   | 'internal'
 
 export interface Issue {

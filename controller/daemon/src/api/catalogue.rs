@@ -4,8 +4,8 @@ use super::{Body, Named};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::ledger::{Act, Writes};
-use crate::problem::{Answer, Refused};
-use crate::{metainfo, reconcile, views};
+use crate::problem::{Answer, Refused, blocking};
+use crate::{metainfo, policies, reconcile, views};
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use axum::Json;
 use axum::extract::State;
@@ -89,7 +89,32 @@ pub(crate) async fn publish(
     let name: ApplianceRef = format!("{}/{}", signed.publisher, signed.appliance)
         .parse()
         .map_err(|error: types::NameError| Refused::invalid(error.to_string()))?;
-    keep(&app, &signed.image, &request).await?;
+    let filing = app.filing.lock().await;
+    let mut taken = keep(&app, &signed.image, &request).await;
+    if taken.is_ok() {
+        taken = write_down(&app, &caller, &name, &signed, &request, info_hash).await;
+    }
+    if taken.is_err() && !app.ledger.cluster().images.contains_key(&signed.image.hex()) {
+        let (torrent, manifest) = app.image_files(&signed.image);
+        policies::discard(&torrent);
+        policies::discard(&manifest);
+    }
+    drop(filing);
+    taken?;
+    app.wake();
+    let view = views::appliance(&app.ledger.cluster(), &name);
+    view.map(Json).ok_or_else(|| Refused::not_found(format!("there is no appliance {name}")))
+}
+
+/// The store's part of a publish.
+async fn write_down(
+    app: &App,
+    caller: &Caller,
+    name: &ApplianceRef,
+    signed: &SignedVersion,
+    request: &PublishVersion,
+    info_hash: String,
+) -> Answer<()> {
     let act =
         Act { who: &caller.who, action: "publish", object: format!("appliance/{name}/{}", signed.version) };
     app.ledger
@@ -132,10 +157,8 @@ pub(crate) async fn publish(
             }
             Ok((writes, ()))
         })
-        .await?;
-    app.wake();
-    let view = views::appliance(&app.ledger.cluster(), &name);
-    view.map(Json).ok_or_else(|| Refused::not_found(format!("there is no appliance {name}")))
+        .await
+        .map(drop)
 }
 
 fn verified(app: &App, request: &PublishVersion) -> Answer<SignedVersion> {
@@ -174,12 +197,12 @@ async fn keep(app: &App, image: &Digest, request: &PublishVersion) -> Answer<()>
     if app.ledger.cluster().images.contains_key(&image.hex()) {
         return Ok(());
     }
-    let written = tokio::task::spawn_blocking(move || {
-        chassis::durable::write(&torrent, &metainfo, 0o600)?;
-        chassis::durable::write(&manifest, &bytes, 0o600)
-    });
-    let written = written.await.map_err(|error| Refused::internal(&error))?;
-    written.map_err(|error| Refused::internal(&error))
+    blocking(move || {
+        [(torrent, metainfo), (manifest, bytes)].into_iter().try_for_each(|(path, bytes)| {
+            chassis::durable::write(&path, &bytes, 0o600).map_err(|error| Refused::unwritten(&path, error))
+        })
+    })
+    .await
 }
 
 /// Installed policies.
@@ -209,10 +232,11 @@ pub(crate) async fn put_policy(
 }
 
 pub(crate) async fn install(app: &App, act: &Act<'_>, name: PolicyName, bytes: Bytes) -> Answer<PolicyView> {
+    let _filing = app.filing.lock().await;
     let policies = std::sync::Arc::clone(&app.policies);
-    let installed = tokio::task::spawn_blocking(move || policies.install(&name, &bytes)).await;
-    let view = installed.map_err(|error| Refused::internal(&error))??;
-    app.ledger
+    let view = blocking(move || policies.install(&name, &bytes)).await?;
+    let taken = app
+        .ledger
         .change(act, |cluster| {
             let mut writes = Writes::default();
             if cluster.policies.get(&view.name).map(|held| &held.value) != Some(&view) {
@@ -222,7 +246,11 @@ pub(crate) async fn install(app: &App, act: &Act<'_>, name: PolicyName, bytes: B
             }
             Ok((writes, ()))
         })
-        .await?;
+        .await;
+    if taken.is_err() && !app.ledger.cluster().policies.values().any(|held| held.digest == view.digest) {
+        app.policies.discard(&view.digest);
+    }
+    taken?;
     app.wake();
     Ok(view)
 }
