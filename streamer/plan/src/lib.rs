@@ -1,7 +1,8 @@
 //! Pure scheduling: which block of which piece is asked of which peer next.
 //!
 //! No socket, file or clock is touched here: the caller passes the time in, and gets [`Action`]s out. Start at
-//! [`Scheduler`]; [`Geometry`] and [`Pieces`] are the words it is written in.
+//! [`Scheduler`]; [`Geometry`] and [`Pieces`] are the words it is written in. [`Bencode`] is the one notation that
+//! metainfo and trackers share.
 //!
 //! A piece is in exactly one state:
 //!
@@ -16,10 +17,12 @@
 //! piece that fails verification names its culprit. Sequential pickers and BitTorrent's rarest-first were refused for
 //! pieces a guest waits for: those go out at once, and to a second peer when the first is silent for [`PATIENCE`].
 
+mod bencode;
 mod geometry;
 mod pieces;
 mod scheduler;
 
+pub use bencode::{BENCODE_DEPTH_MAX, Bencode, BencodeDict};
 pub use geometry::{BLOCK_BYTES, Block, Geometry};
 pub use pieces::{Pieces, WrongBitfield};
 pub use scheduler::{

@@ -25,6 +25,8 @@ mod tracker;
 mod transport;
 mod wire;
 
+pub mod strangers;
+
 pub use engine::{Config, Engine, PeerStatus, Role, Torrent, TorrentStatus};
 pub use transport::{Tls, TlsError};
 

@@ -1,12 +1,12 @@
 //! Announces to one HTTP(S) tracker (BEP 3, compact answers by BEP 23).
 
-use librqbit_bencode::{BencodeValue, ByteBuf, dyn_from_bytes};
 use rand::Rng as _;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use streamer_plan::Bencode;
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -171,42 +171,42 @@ fn percent(bytes: &[u8]) -> String {
 }
 
 fn parse(body: &[u8]) -> Result<Answer, AnnounceError> {
-    let value: BencodeValue<ByteBuf<'_>> = dyn_from_bytes(body).map_err(|_| AnnounceError::Malformed)?;
-    let BencodeValue::Dict(answer) = value else { return Err(AnnounceError::Malformed) };
-    let get = |key: &'static str| answer.get(key.as_bytes());
-    if let Some(BencodeValue::Bytes(reason)) = get("failure reason") {
-        let reason: String = String::from_utf8_lossy(reason.as_ref()).chars().take(200).collect();
+    let value = Bencode::parse(body).ok_or(AnnounceError::Malformed)?;
+    let answer = value.dict().ok_or(AnnounceError::Malformed)?;
+    if let Some(reason) = answer.bytes("failure reason") {
+        let reason: String = String::from_utf8_lossy(reason).chars().take(200).collect();
         return Err(AnnounceError::Refused(reason));
     }
-    let Some(BencodeValue::Integer(seconds)) = get("interval") else { return Err(AnnounceError::Malformed) };
-    let interval = Duration::from_secs(u64::try_from(*seconds).unwrap_or(0)).clamp(HURRY, INTERVAL_MAX);
+    let seconds = answer.integer("interval").ok_or(AnnounceError::Malformed)?;
+    let interval = Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).clamp(HURRY, INTERVAL_MAX);
     let mut peers = Vec::new();
-    match get("peers") {
-        Some(BencodeValue::Bytes(compact)) => {
-            peers.extend(compact.as_ref().as_chunks::<6>().0.iter().map(|[a, b, c, d, high, low]| {
+    match answer.get("peers") {
+        Some(Bencode::Bytes(compact)) => {
+            peers.extend(compact.as_chunks::<6>().0.iter().map(|[a, b, c, d, high, low]| {
                 SocketAddr::from((Ipv4Addr::new(*a, *b, *c, *d), u16::from_be_bytes([*high, *low])))
             }));
         }
-        Some(BencodeValue::List(list)) => peers.extend(list.iter().filter_map(listed)),
+        Some(Bencode::List(list)) => peers.extend(list.iter().filter_map(listed)),
         _ => {}
     }
-    if let Some(BencodeValue::Bytes(compact)) = get("peers6") {
-        for chunk in compact.as_ref().as_chunks::<18>().0 {
-            let mut ip = [0; 16];
-            ip.copy_from_slice(&chunk[..16]);
-            peers.push(SocketAddr::from((Ipv6Addr::from(ip), u16::from_be_bytes([chunk[16], chunk[17]]))));
-        }
+    for chunk in answer.bytes("peers6").unwrap_or_default().as_chunks::<18>().0 {
+        let mut ip = [0; 16];
+        ip.copy_from_slice(&chunk[..16]);
+        peers.push(SocketAddr::from((Ipv6Addr::from(ip), u16::from_be_bytes([chunk[16], chunk[17]]))));
     }
     peers.retain(|peer| peer.port() != 0);
     Ok(Answer { interval, peers })
 }
 
-fn listed(value: &BencodeValue<ByteBuf<'_>>) -> Option<SocketAddr> {
-    let BencodeValue::Dict(peer) = value else { return None };
-    let BencodeValue::Bytes(ip) = peer.get(&b"ip"[..])? else { return None };
-    let BencodeValue::Integer(port) = peer.get(&b"port"[..])? else { return None };
-    let ip: IpAddr = std::str::from_utf8(ip.as_ref()).ok()?.parse().ok()?;
-    Some(SocketAddr::new(ip, u16::try_from(*port).ok()?))
+fn listed(value: &Bencode<'_>) -> Option<SocketAddr> {
+    let peer = value.dict()?;
+    let ip: IpAddr = std::str::from_utf8(peer.bytes("ip")?).ok()?.parse().ok()?;
+    Some(SocketAddr::new(ip, u16::try_from(peer.integer("port")?).ok()?))
+}
+
+/// For the fuzz targets: the peers a tracker's answer names, `None` if it names none.
+pub(crate) fn peers(body: &[u8]) -> Option<Vec<SocketAddr>> {
+    parse(body).ok().map(|answer| answer.peers)
 }
 
 #[cfg(test)]
@@ -226,6 +226,14 @@ mod tests {
     fn a_refusal_and_junk_are_told_apart() {
         assert!(matches!(parse(b"d14:failure reason2:noe"), Err(AnnounceError::Refused(why)) if why == "no"));
         for junk in [&b""[..], b"<html>", b"le", b"d5:peers3:abce", b"d8:intervali-"] {
+            assert!(matches!(parse(junk), Err(AnnounceError::Malformed)), "{junk:?}");
+        }
+    }
+
+    // A number of more than 64 bits overflowed in the parser used before, and took the announcer's task with it.
+    #[test]
+    fn a_number_that_does_not_fit_is_junk() {
+        for junk in [&b"d8:intervali99999999999999999999ee"[..], b"d99999999999999999999:"] {
             assert!(matches!(parse(junk), Err(AnnounceError::Malformed)), "{junk:?}");
         }
     }

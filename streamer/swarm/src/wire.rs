@@ -14,6 +14,8 @@ const HANDSHAKE_BYTES: usize = 68;
 const REQUEST_BYTES_MAX: u32 = 128 << 10;
 /// Largest message: a block with its header, or the bitfield of the largest image.
 const MESSAGE_BYTES_MAX: usize = (128 << 10) + 16;
+/// Kind of an extension's message (BEP 10).
+const EXTENDED: u8 = 20;
 /// Length, kind, piece and offset before a block's bytes.
 const BLOCK_HEADER_BYTES: usize = 13;
 
@@ -70,9 +72,13 @@ pub(crate) fn take(buffer: &mut BytesMut, geometry: Geometry) -> Result<Option<S
         return Ok(None);
     }
     let frame = buffer.split_to(total).freeze();
+    // No extension was offered; some clients speak them all the same. Left unread: numbers in them may be of any size.
+    if frame.get(4) == Some(&EXTENDED) {
+        return Ok(Some(Said::Nothing));
+    }
     match Message::deserialize(&frame, &[]) {
         Ok((message, _)) => understand(&message, &frame, geometry).map(Some),
-        // Extensions we did not offer; some clients speak them all the same.
+        // Of other extensions, such as the fast one.
         Err(MessageDeserializeError::UnsupportedMessageId(_)) => Ok(Some(Said::Nothing)),
         Err(error) => Err(Violation::Malformed(error)),
     }
@@ -207,6 +213,18 @@ mod tests {
         let mut outside = BytesMut::new();
         put(&mut outside, &Say::Ask(Block { piece: 9, begin: u32::MAX, length: 16384 }));
         assert!(matches!(said(&outside), Err(Violation::BadRequest(_))));
+    }
+
+    // A number of more than 64 bits in an extension's message overflowed in its parser, and took the connection's task
+    // with it before the torrent was told.
+    #[test]
+    fn an_extension_is_passed_over_whatever_is_in_it() {
+        for body in [&b""[..], b"\0d1:pi99999999999999999999ee", b"\0le", b"\x07llll"] {
+            let mut message = u32::try_from(body.len() + 1).unwrap().to_be_bytes().to_vec();
+            message.push(EXTENDED);
+            message.extend_from_slice(body);
+            assert!(matches!(said(&message), Ok(Some(Said::Nothing))), "{body:?}");
+        }
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! Metainfo and manifest of an image, checked against each other.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
-use librqbit_core::torrent_metainfo::torrent_from_bytes;
 use streamer_api::{MANIFEST_FORMAT, Manifest};
-use streamer_plan::{Geometry, Pieces};
+use streamer_plan::{Bencode, Geometry, Pieces};
 use thiserror::Error;
 use types::{Base64, Digest};
 
@@ -164,28 +163,32 @@ fn check_metainfo(
     geometry: Geometry,
 ) -> Result<([u8; 20], Vec<u8>), InvalidImage> {
     let wrong = |what: &str| Err(InvalidImage::MetainfoValue(what.to_owned()));
-    let torrent = torrent_from_bytes(metainfo).map_err(|error| InvalidImage::Metainfo(error.to_string()))?;
-    let info = &torrent.info.data;
-    if hex(&torrent.info_hash.0) != manifest.info_hash {
+    let unread = |what: &str| InvalidImage::Metainfo(what.to_owned());
+    let root = Bencode::parse(metainfo).ok_or_else(|| unread("it is malformed"))?;
+    let info = root.dict().and_then(|root| root.get("info")).and_then(Bencode::dict);
+    let info = info.ok_or_else(|| unread("it has no info dictionary"))?;
+    let info_hash = sha1(info.written);
+    if hex(&info_hash) != manifest.info_hash {
         return wrong("its info hash is not the manifest's");
     }
-    let name = info.name.as_ref().map_or(&b""[..], |name| name.as_ref());
+    let number = |key| info.integer(key).and_then(|number| u64::try_from(number).ok());
+    let name = info.bytes("name").unwrap_or_default();
     if name.is_empty() || name == b"." || name == b".." || name.iter().any(|b| b"/\\\0".contains(b)) {
         return wrong("its name is not a plain file name");
     }
-    if info.files.is_some() || info.length != Some(geometry.size_bytes()) {
+    if info.get("files").is_some() || number("length") != Some(geometry.size_bytes()) {
         return wrong("it does not describe one file of the manifest's size");
     }
-    if info.piece_length != geometry.piece_bytes() {
+    if number("piece length") != Some(u64::from(geometry.piece_bytes())) {
         return wrong("its piece length is not the manifest's");
     }
-    if !info.private {
+    if number("private") != Some(1) {
         return wrong("it is not private");
     }
-    if info.pieces.as_ref().len() != geometry.pieces() as usize * 20 {
-        return wrong("it has not one hash for each piece");
+    match info.bytes("pieces") {
+        Some(sha1s) if sha1s.len() == geometry.pieces() as usize * 20 => Ok((info_hash, sha1s.to_vec())),
+        _ => wrong("it has not one hash for each piece"),
     }
-    Ok((torrent.info_hash.0, info.pieces.as_ref().to_vec()))
 }
 
 /// Writes the pair: the metainfo's bytes, the manifest's bytes.
