@@ -31,7 +31,7 @@ mod tap;
 
 pub use apply::{Applied, StepError};
 pub use changes::Changes;
-pub use nft::NftError;
+pub use nft::{NftError, render as render_rules};
 pub use observe::ObserveError;
 pub use tap::open as open_tap;
 

@@ -115,6 +115,12 @@ async fn run(arguments: &[&str], input: Option<&str>) -> Result<Output, NftError
     tokio::time::timeout(NFT_TIMEOUT, work).await.map_err(|_| NftError::Timeout)?.map_err(NftError::Run)
 }
 
+/// The whole table as it is handed to `nft -f -`, for those who look at what a document can make of it.
+#[must_use]
+pub fn render(rules: &Rules) -> String {
+    render_replace(rules, &BTreeMap::new())
+}
+
 fn render_replace(rules: &Rules, counters: &BTreeMap<String, Counters>) -> String {
     let mut text = format!("add table {TABLE}\ndelete table {TABLE}\n");
     text.push_str(&SKELETON.replace("GROUP", &format!("{GROUP:#010x}")));
