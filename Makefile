@@ -7,6 +7,12 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 CACHE  ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/collective
 BIN    := $(CARGO_TARGET_DIR)/debug
 CARGO  := cargo --locked
+# Holds a Node.js only where the machine's own is too old for the dashboard.
+NODE   := $(CACHE)/tools/node
+export PATH := $(NODE)/node_modules/.bin:$(PATH)
+# Else Node.js and Playwright leave compiled code in /tmp.
+export NODE_DISABLE_COMPILE_CACHE := 1
+export PWTEST_CACHE_DIR := $(CACHE)/playwright
 # Where the demo keeps everything it makes; removed at its end.
 STATE  ?= /var/lib/collective/playground/demo
 
@@ -18,10 +24,11 @@ help: ## this list
 deps: ## install what building and testing needs (apt, npm), saying what
 	@packaging/install-dependencies.sh
 	@command -v cargo >/dev/null || { echo "no Rust toolchain: install one with rustup (https://rustup.rs)" >&2; exit 1; }
-	@command -v npm >/dev/null || { echo "no npm: install Node.js 20 or newer" >&2; exit 1; }
+	@packaging/install-node.sh $(NODE)
 
 web: ## build the dashboard (web/dist)
-	@packaging/step.sh "dashboard" web/dist/.stamp web -- bash -c 'cd web && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build'
+	@packaging/install-node.sh --check $(NODE)
+	@packaging/step.sh "dashboard" web/dist/.stamp web -- bash -c 'cd web && npm ci --no-audit --no-fund --no-progress --loglevel=error && npm run --silent build'
 
 policies: ## build the first-party policies as WebAssembly components
 	@$(CARGO) xtask policies --out $(CARGO_TARGET_DIR)/policies
@@ -34,8 +41,8 @@ build: web ## build every daemon and the command line
 appliances: ## build the two demo appliances (cached under $(CACHE))
 	@integration/appliances/build.sh --out $(CACHE)/appliances --cache $(CACHE)/debs gateway workspace
 
-demo: deps build appliances ## the main job, end to end; CHECK=1 verifies every claim and ends
-	@$(BIN)/collective-demo $(if $(CHECK),--check) --binaries $(BIN) --policies $(CARGO_TARGET_DIR)/policies \
+demo: deps build appliances ## the main job, end to end; CHECK=1 verifies every claim and ends; PORT=N serves elsewhere than 8443
+	@$(BIN)/collective-demo $(if $(CHECK),--check) $(if $(PORT),--port $(PORT)) --binaries $(BIN) --policies $(CARGO_TARGET_DIR)/policies \
 	  --appliances $(CACHE)/appliances --state $(STATE) --web web
 
 check: ## format, lints, structure
@@ -52,6 +59,9 @@ browser: ## the dashboard's own tests, in headless Chromium
 
 deny: ## licences, sources and bans of all crates (cargo-deny; installed under the cache at first use)
 	@packaging/deny.sh $(CACHE)/tools
+
+fuzz: ## fuzz every parser of bytes from strangers; SECONDS=20 each
+	@fuzz/run.sh $(CACHE) $(or $(SECONDS),20)
 
 test: deps ## everything CI runs
 	@packaging/test.sh

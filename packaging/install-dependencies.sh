@@ -9,6 +9,7 @@ set -euo pipefail
 # libvirt 11 and QEMU 10: the first releases with revert of external snapshots that hold memory.
 backports=(libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libvirt-dev qemu-system-x86 qemu-utils)
 main=(
+  ca-certificates                 # cargo and npm over TLS
   build-essential pkg-config      # native build steps of crates
   iproute2 nftables procps        # the kernel's network tools: nft for netd; ip and tests' probes
   python3 e2fsprogs mtools dosfstools syslinux syslinux-common fdisk debootstrap busybox-static cpio xz-utils  # appliance disks
@@ -28,26 +29,43 @@ fi
 installed() { dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^ii'; }
 missing=(); for p in "${backports[@]}" "${main[@]}"; do installed "$p" || missing+=("$p"); done
 libvirt_old() { ! dpkg --compare-versions "$(dpkg-query -W -f '${Version}' libvirt-daemon 2>/dev/null || echo 0)" ge 11; }
-if [ ${#missing[@]} -eq 0 ] && ! libvirt_old; then echo "dependencies: all ${#backports[@]}+${#main[@]} packages are installed"; exit 0; fi
+if [ ${#missing[@]} -eq 0 ] && ! libvirt_old; then echo "dependencies: all $((${#backports[@]} + ${#main[@]})) packages are installed"; exit 0; fi
 if [ "$(id -u)" != 0 ]; then echo "install-dependencies: must be root to apt-get install: ${missing[*]}" >&2; exit 1; fi
 echo "dependencies: installing ${missing[*]}"
 
-if ! apt-cache policy 2>/dev/null | grep -q 'n=bookworm-backports'; then
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+repository() { apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Component: main' "Codename: $1" | head -n 1; }
+if [ -z "$(repository bookworm-backports)" ]; then
   # The mirror this machine already uses also carries the backports suite.
-  mirror=$(grep -rhoE '^(URIs:|deb)\s.*' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null |
-    grep -oE '(https?|file)://[^ ]*/debian/?( |$)' | head -n 1 | tr -d ' ' || true)
+  mirror=$(repository bookworm)
   [ -n "$mirror" ] || { echo "install-dependencies: no Debian mirror found in /etc/apt; add bookworm-backports yourself" >&2; exit 1; }
   printf 'Types: deb\nURIs: %s\nSuites: bookworm-backports\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' \
     "$mirror" >/etc/apt/sources.list.d/collective-backports.sources
   echo "dependencies: added the bookworm-backports suite (/etc/apt/sources.list.d/collective-backports.sources)"
+  apt-get update -q
 fi
-held=
-if [ ! -e /usr/sbin/policy-rc.d ]; then
-  printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; held=1
-fi
-trap '[ -z "$held" ] || rm -f /usr/sbin/policy-rc.d' EXIT
-export DEBIAN_FRONTEND=noninteractive
-apt-get update -q
-apt-get install -q -y --no-install-recommends -t bookworm-backports "${backports[@]}"
-apt-get install -q -y --no-install-recommends "${main[@]}"
+
+# A start is denied while this runs. The mark tells our file from an administrator's, should we be killed before removing it.
+policy=/usr/sbin/policy-rc.d mark='# collective: install-dependencies.sh'
+ours() { grep -qxF "$mark" "$policy" 2>/dev/null; }
+if [ ! -e "$policy" ] || ours; then printf '#!/bin/sh\n%s\nexit 101\n' "$mark" >"$policy"; chmod 755 "$policy"; fi
+enabled() { find /etc/systemd/system -type l -path '*.wants/*' 2>/dev/null | sort; }
+enabled_before=$(enabled) pins=$(mktemp)
+tidy() {
+  rm -f "$pins"
+  if ours; then rm -f "$policy"; fi
+  # Debian's packages enable their units when installed; removing the links is what `systemctl disable` does.
+  local links; mapfile -t links < <(comm -13 <(echo "$enabled_before") <(enabled))
+  [ ${#links[@]} -eq 0 ] || { rm -f "${links[@]}"; echo "dependencies: disabled what the packages enabled: ${links[*]##*/}"; }
+}
+trap tidy EXIT
+
+# One transaction that takes libvirt and QEMU from backports and all else, their libraries too, from bookworm; a plain
+# `-t bookworm-backports` would move systemd and libcurl along. Nothing that is installed is removed for it.
+{
+  cat /etc/apt/preferences 2>/dev/null || true
+  printf '\nPackage: src:libvirt src:qemu src:seabios\nPin: release n=bookworm-backports\nPin-Priority: 990\n'
+} >"$pins"
+apt-get install -q -y --no-install-recommends --no-remove -o Dir::Etc::Preferences="$pins" "${backports[@]}" "${main[@]}"
 echo "dependencies: done"
