@@ -5,6 +5,7 @@
 //! standard error. Start reading at [`args`].
 
 mod appliance_file;
+mod appliance_text;
 mod args;
 mod commands;
 mod context;
