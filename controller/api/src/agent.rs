@@ -9,7 +9,7 @@
 //! An agent fetches what a digest names with `GET /agent/v1/images/{digest}`, answered with
 //! [`streamer_api::ImageSource`], on the same mTLS address.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use types::{ByteSize, Digest, Generation, HostName, InstanceId, MacAddress, PortName, SiteName, VolumeName};
@@ -191,7 +191,8 @@ pub struct HostStatus {
     pub memory_free_bytes: u64,
     /// Free on the file system of overlays and volumes, in bytes.
     pub disk_free_bytes: u64,
-    /// One-minute load divided by processors.
+    /// One-minute load divided by processors. Finite: JSON has no word for anything else.
+    #[serde(deserialize_with = "finite")]
     pub load: f32,
     /// Each desired instance, and those being removed.
     pub instances: Vec<InstanceStatus>,
@@ -203,6 +204,12 @@ pub struct HostStatus {
     pub networks: Option<netd_api::Status>,
     /// The streamer answers.
     pub streamer_up: bool,
+}
+
+/// A number too large for 32 bits becomes an infinity, which is written as `null`: nobody could read the host's status.
+fn finite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+    let number = f32::deserialize(deserializer)?;
+    if number.is_finite() { Ok(number) } else { Err(de::Error::custom("the number is too large")) }
 }
 
 /// One instance on a host.
@@ -287,4 +294,21 @@ pub struct JoinAnswer {
     pub ca: String,
     /// `host` or `origin`.
     pub role: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A host that sent such a status made the list of hosts unreadable for everybody.
+    #[test]
+    fn a_status_with_a_load_that_cannot_be_written_is_refused() {
+        let status = HostStatus { load: 0.5, ..HostStatus::default() };
+        let json = serde_json::to_string(&ToController::Status(Box::new(status))).unwrap();
+        assert!(serde_json::from_str::<ToController>(&json).is_ok());
+        for load in ["1e39", "-1e39", "null"] {
+            let json = json.replace("0.5", load);
+            assert!(serde_json::from_str::<ToController>(&json).is_err(), "{json}");
+        }
+    }
 }
