@@ -21,6 +21,8 @@ use types::{Base64, Digest, Generation, HostName};
 
 /// Longest message of an agent: a status with every image's piece map.
 const MESSAGE_LEN_MAX: usize = 16 << 20;
+/// Largest generation a host may say it holds: the controller counts on from there, and must never reach the end.
+const GENERATION_MAX: Generation = Generation(1 << 53);
 const SILENCE: Duration = Duration::from_millis(SILENCE_MS_MAX);
 
 /// Routes for members.
@@ -88,15 +90,25 @@ async fn hello(socket: &mut WebSocket) -> Result<Hello, String> {
         let message = message.map_err(|error| error.to_string())?;
         let Message::Text(text) = message else { continue };
         return match serde_json::from_str(&text) {
-            Ok(ToController::Hello(hello)) if hello.protocol == PROTOCOL => Ok(*hello),
-            Ok(ToController::Hello(hello)) => {
-                Err(format!("protocol {} is not {PROTOCOL}: update the agent", hello.protocol))
-            }
+            Ok(ToController::Hello(hello)) => admit(*hello),
             Ok(_) => Err("the first message is no hello".into()),
             Err(error) => Err(format!("the first message cannot be read: {error}")),
         };
     }
     Err("it ended before its first message".into())
+}
+
+fn admit(hello: Hello) -> Result<Hello, String> {
+    if hello.protocol != PROTOCOL {
+        return Err(format!("protocol {} is not {PROTOCOL}: update the agent", hello.protocol));
+    }
+    if hello.generation > GENERATION_MAX {
+        return Err(format!(
+            "generation {} is none that a controller gave: remove the host and let it join again",
+            hello.generation
+        ));
+    }
+    Ok(hello)
 }
 
 async fn greet(app: &App, host: &HostName, hello: &Hello) -> Answer<()> {
@@ -252,5 +264,29 @@ async fn agent_event(app: &App, host: &HostName, event: AgentEvent) {
         .await;
     if let Err(refused) = made {
         tracing::warn!(%host, problem = refused.0.message, "an event is lost");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use controller_api::agent::HostFacts;
+
+    // Counting on from the last generation there is overflowed, in the reconciler that serves all hosts.
+    #[test]
+    fn a_hello_with_a_generation_that_cannot_be_counted_on_is_refused() {
+        let hello = |generation| Hello {
+            protocol: PROTOCOL,
+            generation: Generation(generation),
+            facts: HostFacts::default(),
+        };
+        assert!(admit(hello(7)).is_ok());
+        assert!(admit(hello(GENERATION_MAX.0)).is_ok());
+        for generation in [GENERATION_MAX.0 + 1, u64::MAX - 1, u64::MAX] {
+            assert!(admit(hello(generation)).unwrap_err().contains("let it join again"));
+        }
+        assert!(
+            admit(Hello { protocol: PROTOCOL + 1, ..hello(7) }).unwrap_err().contains("update the agent")
+        );
     }
 }

@@ -67,8 +67,9 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     while let Some(byte) = rest.next() {
         bytes.push(match byte {
             b'%' => {
-                let pair = [rest.next()?, rest.next()?];
-                u8::from_str_radix(std::str::from_utf8(&pair).ok()?, 16).ok()?
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                let (high, low) = (digit(rest.next()?)?, digit(rest.next()?)?);
+                u8::try_from(high << 4 | low).ok()?
             }
             b'+' => b' ',
             other => other,
@@ -216,7 +217,10 @@ mod tests {
     #[test]
     fn an_announce_without_its_parts_is_refused_with_the_part() {
         assert_eq!(parse("port=1").unwrap_err(), "info_hash is missing");
-        assert_eq!(parse("info_hash=%1").unwrap_err(), "info_hash is not percent-encoded");
+        for value in ["%1", "%", "%+f", "%-1", "% 1"] {
+            let query = format!("info_hash={value}");
+            assert_eq!(parse(&query).unwrap_err(), "info_hash is not percent-encoded");
+        }
         let hash = "%01".repeat(20);
         assert_eq!(
             parse(&format!("info_hash={hash}&peer_id=ab")).unwrap_err(),
