@@ -137,14 +137,7 @@ impl Authority {
                 upgrade.on_upgrade(|socket| async move { sender.send(socket).await.unwrap_or_default() })
             }
         };
-        let source = || async {
-            Json(ImageSource {
-                metainfo: Base64(vec![]),
-                manifest: Base64(vec![]),
-                tracker: String::new(),
-                prefetch: streamer_api::Prefetch::Off,
-            })
-        };
+        let source = || async { Json(ImageSource::new(Base64(vec![]), Base64(vec![]), String::new())) };
         let router = Router::new()
             .route("/agent/v1/channel", get(channel))
             .route("/agent/v1/images/{digest}", get(source));

@@ -14,7 +14,7 @@ use chassis::clock::unix_ms;
 use controller_api::agent::{AgentEvent, Hello, PROTOCOL, SILENCE_MS_MAX, ToAgent, ToController};
 use futures::{SinkExt as _, StreamExt as _};
 use std::time::Duration;
-use streamer_api::{ImageSource, Prefetch};
+use streamer_api::ImageSource;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use types::{Base64, Digest, Generation, HostName};
@@ -41,12 +41,8 @@ async fn image(
     }
     let (torrent, manifest) = app.image_files(&digest);
     let read = |path| async move { tokio::fs::read(path).await.map_err(|error| Refused::internal(&error)) };
-    Ok(Json(ImageSource {
-        metainfo: Base64(read(torrent).await?),
-        manifest: Base64(read(manifest).await?),
-        tracker: app.tracker_url.clone(),
-        prefetch: Prefetch::Off,
-    }))
+    let (metainfo, manifest) = (Base64(read(torrent).await?), Base64(read(manifest).await?));
+    Ok(Json(ImageSource::new(metainfo, manifest, app.tracker_url.clone())))
 }
 
 async fn channel(State(app): State<App>, member: Member, upgrade: WebSocketUpgrade) -> Answer<Response> {

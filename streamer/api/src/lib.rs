@@ -10,11 +10,17 @@
 //! | `GET /v1/images` | | `Vec<`[`ImageStatus`]`>` without piece maps |
 //! | `GET /v1/images/{digest}` | | [`ImageStatus`] with its piece map |
 //! | `POST /v1/publish` | [`PublishRequest`] | newline-delimited JSON, one [`PublishProgress`] a line, the last with `published` or `problem` |
+//! | `GET /v1/images/{digest}/stalls` | | `Vec<`[`Stall`]`>`: the last [`STALLS_KEPT`], oldest first |
+//! | `GET /v1/images/{digest}/runs` | | `Vec<`[`Run`]`>`: what each reader touched first, and when |
+//! | `POST /v1/images/{digest}/profiles` | `Vec<`[`Profile`]`>` | 204: these from now on, also for readers that run |
+//! | `GET /v1/events?image={digest}` | | newline-delimited JSON, one [`StreamEvent`] a line, until the client leaves; of every image without `image` |
+//! | `GET /v1/limits`, `PUT /v1/limits` | [`Limits`] | [`Limits`]: in force at once, kept over restarts |
 //! | `GET /v1/status` | | [`StreamerStatus`] |
 //! | `GET /metrics` | | Prometheus text |
 //!
 //! The block export is NBD (fixed newstyle) on a second unix socket; the export name is the digest's 64 hexadecimal
-//! digits. Byte ranges of zero pieces are holes.
+//! digits, alone or followed by `/` and a reader's name: 1 to 128 letters, digits, `.`, `_`, `:`, `/` and `-`. Runs and
+//! stalls are told apart by reader. Byte ranges of zero pieces are holes.
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -47,25 +53,274 @@ pub struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageSource {
-    /// BitTorrent v1 metainfo (BEP 3), private (BEP 27), one file.
+    /// BitTorrent v1 metainfo (BEP 3), one file; private (BEP 27) unless the streamer's peers speak without TLS.
     pub metainfo: Base64,
     /// Bytes of the manifest; their SHA-256 is the image's digest.
     pub manifest: Base64,
     /// Announce URL. It may be `https`: then the streamer's own certificate is shown.
     pub tracker: String,
-    /// How much is fetched that nobody has asked for yet.
+    /// How much is fetched that nobody has asked for yet, beyond the profile.
     #[serde(default)]
     pub prefetch: Prefetch,
+    /// What guests of this image are known to read, in order; each reader is matched against all of them. At most
+    /// [`PROFILES_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<Profile>,
+    /// URL of the image's raw bytes on a web server that answers range requests (RFC 9110): asked when no peer has a
+    /// piece. `https`, or `http` where the streamer's peers speak without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web_seed: Option<String>,
+    /// Who is asked for pieces.
+    #[serde(default, skip_serializing_if = "Sources::is_default")]
+    pub sources: Sources,
+    /// Never evicted while set, named or not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pin: bool,
+}
+
+impl ImageSource {
+    /// A source with nothing but what every image has.
+    #[must_use]
+    pub fn new(metainfo: Base64, manifest: Base64, tracker: String) -> Self {
+        Self {
+            metainfo,
+            manifest,
+            tracker,
+            prefetch: Prefetch::Off,
+            profiles: Vec::new(),
+            web_seed: None,
+            sources: Sources::Swarm,
+            pin: false,
+        }
+    }
+}
+
+/// Who is asked for pieces.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sources {
+    /// Peers; the web seed, if there is one, only for what no peer has.
+    #[default]
+    Swarm,
+    /// The web seed alone: client and server, for comparison.
+    WebSeed,
+}
+
+impl Sources {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Profiles of one image.
+pub const PROFILES_MAX: usize = 16;
+
+/// Pieces that guests of an image read, in the order of their mean first access (VMTorrent, CoNEXT 2012).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// Of the task, such as `boot`: 1 to 63 lower-case letters, digits and `-`.
+    pub name: String,
+    /// Runs it was made of.
+    pub runs: u32,
+    /// In order; no piece twice.
+    pub entries: Vec<ProfileEntry>,
+}
+
+/// One piece of a [`Profile`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileEntry {
+    /// Its index.
+    pub piece: u32,
+    /// Mean time of first access since the run began, without waits for pieces, in milliseconds.
+    pub at_ms: u32,
+    /// Runs that read it, of those the profile was made of.
+    pub runs: u32,
+}
+
+/// What one reader touched since it connected.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// The name it gave behind the export's, or empty.
+    pub reader: String,
+    /// When it connected, in milliseconds since 1970.
+    pub began_unix_ms: u64,
+    /// It is still connected.
+    pub connected: bool,
+    /// It began with the reader's first connection to this daemon: nothing is missing before.
+    pub whole: bool,
+    /// The profile it is served by, if one fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// How well each profile fits, best first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scores: Vec<ProfileScore>,
+    /// Pieces in order of first access; zero pieces are left out.
+    pub touched: Vec<Touch>,
+}
+
+/// A piece's first access in a [`Run`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Touch {
+    /// Its index.
+    pub piece: u32,
+    /// Since the run began, without waits for pieces, in milliseconds.
+    pub at_ms: u32,
+}
+
+/// How well a profile fits a reader.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ProfileScore {
+    /// The profile's name.
+    pub profile: String,
+    /// Share of the reader's latest first accesses that the profile names, 0 to 1.
+    pub score: f64,
+}
+
+/// Stalls kept for each image.
+pub const STALLS_KEPT: usize = 1024;
+
+/// A read that had to wait for one or more pieces.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Stall {
+    /// When it began, in milliseconds since 1970.
+    pub began_unix_ms: u64,
+    /// Since its reader's run began, in milliseconds.
+    pub at_ms: u64,
+    /// Who waited: the name given behind the export's.
+    pub reader: String,
+    /// The piece that came last.
+    pub piece: u32,
+    /// How long, in milliseconds.
+    pub waited_ms: u64,
+    /// Who sent that piece: `origin`, `peer`, `web_seed`, or absent while it waits or if it was given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The profile that served the reader then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// Why the piece was not here before.
+    pub why: StallCause,
+}
+
+/// Why a piece was not here when it was read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StallCause {
+    /// No profile fitted the reader.
+    #[default]
+    NoProfile,
+    /// The profile does not name it.
+    NotInProfile,
+    /// The profile names it, but the guest was faster.
+    Late,
+}
+
+/// Something that happened, as it happens. A client that is too slow misses some, and is told how many.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StreamEvent {
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+    /// Which image.
+    pub image: Digest,
+    /// What.
+    #[serde(flatten)]
+    pub what: Happening,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Happening {
+    /// A piece was verified and is here.
+    Piece {
+        /// Its index.
+        piece: u32,
+        /// `origin`, `peer`, `web_seed` or `cache`.
+        source: String,
+        /// Who sent it, `address:port`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
+    },
+    /// A piece was wrong and thrown away; its sender is banned for a while.
+    Poisoned {
+        /// Its index.
+        piece: u32,
+        /// Who sent it.
+        from: String,
+    },
+    /// A read began to wait.
+    Waiting {
+        /// Who.
+        reader: String,
+        /// For what.
+        piece: u32,
+    },
+    /// A read had waited, and has its bytes.
+    Stalled(Stall),
+    /// A peer connected.
+    Joined {
+        /// Who, `address:port`.
+        peer: String,
+    },
+    /// A peer is gone.
+    Left {
+        /// Who, `address:port`.
+        peer: String,
+        /// Why.
+        why: String,
+    },
+    /// Another profile serves a reader, or none.
+    Profile {
+        /// Whom.
+        reader: String,
+        /// Which, if any.
+        profile: Option<String>,
+        /// How well each fits.
+        scores: Vec<ProfileScore>,
+    },
+    /// Events were left out: the client reads too slowly.
+    Missed {
+        /// How many.
+        events: u64,
+    },
+}
+
+/// Most bytes a second; absent is without limit. Each at least 16 KiB.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// From peers, in all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub download_bytes_per_s: Option<u64>,
+    /// To peers, in all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload_bytes_per_s: Option<u64>,
+    /// From peers of other sites, origins and web seeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site_download_bytes_per_s: Option<u64>,
+    /// To peers of other sites.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site_upload_bytes_per_s: Option<u64>,
 }
 
 /// How much is fetched that no guest has asked for yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Prefetch {
-    /// Nothing: only what is read.
+    /// Nothing: only what is read, and the profile.
     #[default]
     Off,
-    /// Everything, while no read waits.
+    /// Everything, rarest first, while no read waits and nothing of the profile is missing.
+    Idle,
+    /// Everything, rarest first, beside the profile.
     Full,
 }
 
@@ -92,6 +347,12 @@ pub struct ImageStatus {
     pub bytes_poisoned: u64,
     /// Reads that had to wait.
     pub stalls: Stalls,
+    /// Bytes fetched and sent in the last second.
+    #[serde(default)]
+    pub rates: Rates,
+    /// Readers connected to its export.
+    #[serde(default)]
+    pub readers: Vec<Reader>,
     /// Connected peers.
     pub peers: Vec<PeerStatus>,
     /// One character a piece: `z` zero, `h` here, `f` being fetched, `.` absent. Only in the answer for one image.
@@ -102,7 +363,33 @@ pub struct ImageStatus {
     pub trouble: Option<String>,
 }
 
-/// Bytes by where they came from. `origin + peer + zero + cache` is what reads and prefetch have touched of the image,
+/// Bytes a second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Rates {
+    /// Fetched.
+    pub down_bytes_per_s: u64,
+    /// Sent.
+    pub up_bytes_per_s: u64,
+}
+
+/// Somebody who reads an image.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Reader {
+    /// The name given behind the export's, or empty.
+    pub name: String,
+    /// The profile that serves it, if one fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// How well that profile fits, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
+    /// Pieces of that profile that are missing here.
+    pub profile_missing: u32,
+    /// Reads that had to wait.
+    pub stalls: Stalls,
+}
+
+/// Bytes by where they came from. `origin + peer + web_seed + zero + cache` is what reads and prefetch have touched of the image,
 /// counted once a piece.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BytesBySource {
@@ -110,9 +397,12 @@ pub struct BytesBySource {
     pub origin: u64,
     /// From other hosts.
     pub peer: u64,
+    /// From the web seed.
+    #[serde(default)]
+    pub web_seed: u64,
     /// Known zero: touched, never fetched.
     pub zero: u64,
-    /// Was here already when the image was named (an earlier run's cache).
+    /// Was here already when the image was named (an earlier run's cache), or was copied from another image here.
     pub cache: u64,
 }
 
@@ -136,6 +426,12 @@ pub struct PeerStatus {
     pub address: String,
     /// It is the publisher's own streamer.
     pub origin: bool,
+    /// It is of our site.
+    #[serde(default)]
+    pub same_site: bool,
+    /// Bytes a second fetched from it and sent to it.
+    #[serde(default)]
+    pub rates: Rates,
     /// Pieces it has.
     pub pieces: u32,
     /// Bytes fetched from it.
@@ -157,6 +453,10 @@ pub struct PublishRequest {
     /// Bytes a piece; 256 KiB up to 32 GiB of image and 1 MiB above if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub piece_bytes: Option<ByteSize>,
+    /// Anybody may fetch it: the metainfo is not private (BEP 27), and any BitTorrent client joins the swarm. Streamers
+    /// whose peers speak TLS refuse such an image.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub public: bool,
 }
 
 /// One line of a publish.
@@ -200,6 +500,12 @@ pub struct StreamerStatus {
     pub free_bytes: u64,
     /// Images exported.
     pub images: u32,
+    /// In force.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The site it says it is of, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
 }
 
 /// Why a request was refused.

@@ -3,7 +3,10 @@
 use chassis::unix_http::{self, CallError};
 use hyper::Method;
 use std::path::PathBuf;
-use streamer_api::{ImageSource, ImageStatus, PublishProgress, PublishRequest, Published, StreamerStatus};
+use streamer_api::{
+    ImageSource, ImageStatus, Limits, Profile, PublishProgress, PublishRequest, Published, Run, Stall,
+    StreamEvent, StreamerStatus,
+};
 use thiserror::Error;
 use types::Digest;
 
@@ -77,6 +80,59 @@ impl Client {
     /// [`CallError`]; 404 if it is not named.
     pub async fn image(&self, digest: Digest) -> Result<ImageStatus, CallError> {
         self.http.call(Method::GET, &path(digest), &()).await
+    }
+
+    /// Reads of an image that had to wait, oldest first.
+    ///
+    /// # Errors
+    /// [`CallError`]; 404 if it is not named.
+    pub async fn stalls(&self, digest: Digest) -> Result<Vec<Stall>, CallError> {
+        self.http.call(Method::GET, &format!("{}/stalls", path(digest)), &()).await
+    }
+
+    /// What each reader of an image touched first, and when.
+    ///
+    /// # Errors
+    /// [`CallError`]; 404 if it is not named.
+    pub async fn runs(&self, digest: Digest) -> Result<Vec<Run>, CallError> {
+        self.http.call(Method::GET, &format!("{}/runs", path(digest)), &()).await
+    }
+
+    /// Replaces an image's profiles, also for readers that run.
+    ///
+    /// # Errors
+    /// [`CallError`]; 404 if it is not named, 422 if a profile makes no sense.
+    pub async fn set_profiles(&self, digest: Digest, profiles: &[Profile]) -> Result<(), CallError> {
+        self.http.call(Method::POST, &format!("{}/profiles", path(digest)), &profiles).await
+    }
+
+    /// Calls `each` with everything that happens, to one image or to all, until the streamer ends.
+    ///
+    /// # Errors
+    /// [`CallError`]
+    pub async fn events(
+        &self,
+        image: Option<Digest>,
+        each: impl FnMut(StreamEvent) + Send,
+    ) -> Result<(), CallError> {
+        let query = image.map(|digest| format!("?image={digest}")).unwrap_or_default();
+        self.http.call_lines(Method::GET, &format!("/v1/events{query}"), &(), each).await
+    }
+
+    /// The rate limits in force.
+    ///
+    /// # Errors
+    /// [`CallError`]
+    pub async fn limits(&self) -> Result<Limits, CallError> {
+        self.http.call(Method::GET, "/v1/limits", &()).await
+    }
+
+    /// Changes the rate limits, at once and for good.
+    ///
+    /// # Errors
+    /// [`CallError`]; 422 for a limit that is too small.
+    pub async fn set_limits(&self, limits: &Limits) -> Result<Limits, CallError> {
+        self.http.call(Method::PUT, "/v1/limits", limits).await
     }
 
     /// Makes an image of a file, and seeds it. `progress` gets every line.

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-use streamer_api::{ImageStatus, PeerStatus, Stalls};
+use streamer_api::{ImageStatus, PeerStatus, Rates, Stalls};
 use streamer_export::{Export, Extent, Reading};
 use streamer_swarm::Torrent;
 use streamer_volume::{PieceState, Ready, Volume};
@@ -54,12 +54,16 @@ impl Image {
             bytes_uploaded,
             bytes_poisoned,
             stalls: *self.stalls(),
+            rates: Rates::default(),
+            readers: Vec::new(),
             peers: torrent
                 .peers
                 .into_iter()
                 .map(|peer| PeerStatus {
                     address: peer.address.to_string(),
                     origin: peer.origin,
+                    same_site: false,
+                    rates: Rates::default(),
                     pieces: peer.pieces,
                     bytes_down: peer.bytes_down,
                     bytes_up: peer.bytes_up,

@@ -169,6 +169,7 @@ impl Streamer {
             free_bytes: self.cache.free_bytes(),
             images: u32::try_from(images.values().filter(|open| open.settings.named).count())
                 .unwrap_or(u32::MAX),
+            ..StreamerStatus::default()
         }
     }
 
@@ -305,7 +306,7 @@ impl Streamer {
             self.exports.add(open.image.export_name(), Arc::clone(&open.image) as _);
         }
         open.image.torrent.set_tracker(open.settings.source.tracker.clone());
-        let everything = open.settings.named && open.settings.source.prefetch == Prefetch::Full;
+        let everything = open.settings.named && open.settings.source.prefetch != Prefetch::Off;
         let (volume, torrent) = (Arc::clone(&open.image.volume), open.image.torrent.clone());
         if volume.pieces_in(&[PieceState::Claimed]).next().is_none() {
             torrent.set_prefetch(everything);

@@ -84,7 +84,7 @@ async fn what_memory_could_not_hold_is_fetched_again_when_there_is_room() {
     assert_eq!(status.pieces_local, 1024, "as much as memory may hold");
     // To prefetch from now on is something to write down: it is asked for when there is room, just before the upkeep.
     disk.free().unwrap();
-    host.put(&stand.published, &stand.tracker.url, Prefetch::Full).await;
+    host.put(&stand.published, &stand.tracker.url, Prefetch::Idle).await;
     let well = |status: &ImageStatus| status.trouble.is_none() && status.pieces_local == 1152;
     host.becomes(&stand.published, "everything stored", well).await;
 }
@@ -94,7 +94,7 @@ async fn a_full_disk_can_be_emptied_and_takes_no_image_until_it_is() {
     let (stand, other) = (Stand::new(16).await, Stand::new(8).await);
     let disk = SmallDisk::new(4 << 20).unwrap();
     let mut host = on(&disk, "host").up().await;
-    host.put(&stand.published, &stand.tracker.url, Prefetch::Full).await;
+    host.put(&stand.published, &stand.tracker.url, Prefetch::Idle).await;
     host.becomes(&stand.published, "all pieces", |status| status.pieces_local == 12).await;
     disk.fill().unwrap();
 
@@ -115,7 +115,7 @@ async fn a_full_disk_can_be_emptied_and_takes_no_image_until_it_is() {
     host.kill();
     host.again().await;
     assert!(host.client.images().await.unwrap().is_empty());
-    host.put(&stand.published, &stand.tracker.url, Prefetch::Full).await;
+    host.put(&stand.published, &stand.tracker.url, Prefetch::Idle).await;
     stand.check(&host, 0, 16 * PIECE).await;
     host.client.delete_image(digest).await.unwrap();
     host.client.evict(digest).await.unwrap();
@@ -128,6 +128,7 @@ async fn publish_is_refused(daemon: &Daemon, raw: &Path, tracker: &str) -> Strin
         path: raw.to_owned(),
         tracker: tracker.to_owned(),
         piece_bytes: Some(ByteSize(PIECE)),
+        public: false,
     };
     match daemon.client.publish(&request, |_| {}).await.unwrap_err() {
         PublishError::Failed { code, message } => {

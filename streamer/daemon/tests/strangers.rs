@@ -255,9 +255,9 @@ async fn with_certificates_only_hosts_of_the_authority_take_part() {
     let stand = Stand { tracker, origin, published, bytes, raw };
 
     let stranger = foreign.daemon("stranger", "host", &authority).await;
-    stranger.put(&stand.published, &stand.tracker.url, Prefetch::Full).await;
+    stranger.put(&stand.published, &stand.tracker.url, Prefetch::Idle).await;
     let plain = Daemon::start("host", "").await;
-    plain.put(&stand.published, &stand.tracker.url, Prefetch::Full).await;
+    plain.put(&stand.published, &stand.tracker.url, Prefetch::Idle).await;
 
     let host = authority.daemon("host", "host", &authority).await;
     host.put(&stand.published, &stand.tracker.url, Prefetch::Off).await;

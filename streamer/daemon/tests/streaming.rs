@@ -49,7 +49,7 @@ async fn qemu_reads_the_whole_disk_and_sees_its_holes() {
 #[tokio::test]
 async fn what_another_host_has_does_not_come_from_the_origin() {
     let stand = Stand::new(32).await;
-    let first = stand.host(Prefetch::Full).await;
+    let first = stand.host(Prefetch::Idle).await;
     first.becomes(&stand.published, "all pieces", |status| status.pieces_local == 24).await;
     let second = stand.host(Prefetch::Off).await;
     let both = |status: &streamer_api::ImageStatus| {
@@ -110,7 +110,7 @@ async fn a_read_waits_for_the_origin_and_completes_when_it_is_back() {
 #[tokio::test]
 async fn a_silent_peer_delays_a_read_but_little() {
     let stand = Stand::new(16).await;
-    let first = stand.host(Prefetch::Full).await;
+    let first = stand.host(Prefetch::Idle).await;
     first.becomes(&stand.published, "all pieces", |status| status.pieces_local == 12).await;
     let second = stand.host(Prefetch::Off).await;
     second.becomes(&stand.published, "both peers", |status| status.peers.len() == 2).await;
@@ -151,7 +151,7 @@ async fn a_killed_daemon_keeps_its_cache_and_its_numbers() {
 async fn a_piece_tampered_with_on_disk_is_found_and_fetched_again() {
     for clean in [false, true] {
         let stand = Stand::new(16).await;
-        let mut host = stand.host(Prefetch::Full).await;
+        let mut host = stand.host(Prefetch::Idle).await;
         host.becomes(&stand.published, "all pieces", |status| status.pieces_local == 12).await;
         let have = host.folder.path().join("cache").join(stand.published.digest.hex()).join("have");
         until("the map on disk", || async {
@@ -343,7 +343,7 @@ async fn a_publish_that_fails_says_why_and_leaves_nothing() {
     let odd = origin.folder.path().join("odd");
     std::fs::write(&odd, [1; 1000]).unwrap();
     for (path, why) in [(odd, "multiple of 512"), (origin.folder.path().join("none"), "No such file")] {
-        let request = PublishRequest { path, tracker: tracker.url.clone(), piece_bytes: None };
+        let request = PublishRequest { path, tracker: tracker.url.clone(), piece_bytes: None, public: false };
         let error = origin.client.publish(&request, |_| {}).await.unwrap_err();
         assert!(error.to_string().contains(why), "{error}");
     }

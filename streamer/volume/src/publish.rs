@@ -14,7 +14,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use streamer_api::{BytesBySource, ImageSource, Prefetch};
+use streamer_api::{BytesBySource, ImageSource};
 use streamer_plan::{Geometry, Pieces};
 use thiserror::Error;
 use types::Base64;
@@ -169,12 +169,7 @@ pub fn publish(
         write(geometry, &sha1s, sha256s, tracker).map_err(|error| unsuitable(error.to_string()))?;
     let image = Arc::new(Image::parse(&metainfo, &manifest, Some(sha256(&manifest)))?);
     save_have(&folder, &data, &image).map_err(failed("write", &folder))?;
-    let source = ImageSource {
-        metainfo: Base64(metainfo),
-        manifest: Base64(manifest),
-        tracker: tracker.to_owned(),
-        prefetch: Prefetch::Off,
-    };
+    let source = ImageSource::new(Base64(metainfo), Base64(manifest), tracker.to_owned());
     Ok(Draft { image, source, folder: cleanup.keep() })
 }
 

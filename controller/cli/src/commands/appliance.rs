@@ -118,7 +118,7 @@ async fn register(session: &Session, publisher: &PublisherName, key: &Ed25519Key
 
 /// Hands the disk to the streamer and shows how far it is.
 async fn seed(socket: &Path, checked: &Checked, tracker: String) -> Result<Published, Failure> {
-    let request = PublishRequest { path: checked.disk.clone(), tracker, piece_bytes: None };
+    let request = PublishRequest { path: checked.disk.clone(), tracker, piece_bytes: None, public: false };
     let mut bar = Bar::new("hashing");
     let client = streamer_client::Client::new(socket);
     let result = client.publish(&request, |line| bar.show(line.bytes_done, line.bytes_total)).await;

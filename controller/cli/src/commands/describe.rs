@@ -276,7 +276,13 @@ mod tests {
         let mut out = Vec::new();
         let image = ImageStatus {
             size_bytes: 100 << 20,
-            bytes: streamer_api::BytesBySource { origin: 10 << 20, peer: 5 << 20, zero: 0, cache: 0 },
+            bytes: streamer_api::BytesBySource {
+                origin: 10 << 20,
+                peer: 5 << 20,
+                web_seed: 0,
+                zero: 0,
+                cache: 0,
+            },
             ..ImageStatus::default()
         };
         instance(&mut out, &view(), Some(&image)).unwrap();

@@ -120,7 +120,13 @@ mod tests {
             size_bytes: 4 << 20,
             piece_bytes: 1 << 20,
             pieces: 4,
-            bytes: streamer_api::BytesBySource { origin: 1 << 20, peer: 1 << 20, zero: 1 << 20, cache: 0 },
+            bytes: streamer_api::BytesBySource {
+                origin: 1 << 20,
+                peer: 1 << 20,
+                web_seed: 0,
+                zero: 1 << 20,
+                cache: 0,
+            },
             piece_map: Some("hhz.".into()),
             ..streamer_api::ImageStatus::default()
         };

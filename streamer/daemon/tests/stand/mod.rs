@@ -185,6 +185,7 @@ impl Daemon {
             path: path.to_owned(),
             tracker: tracker.to_owned(),
             piece_bytes: Some(ByteSize(PIECE)),
+            public: false,
         };
         self.client.publish(&request, |_| {}).await.unwrap()
     }
@@ -213,12 +214,8 @@ impl Daemon {
 }
 
 pub(crate) fn source(published: &Published, tracker: &str, prefetch: Prefetch) -> ImageSource {
-    ImageSource {
-        metainfo: published.metainfo.clone(),
-        manifest: published.manifest.clone(),
-        tracker: tracker.to_owned(),
-        prefetch,
-    }
+    let (metainfo, manifest) = (published.metainfo.clone(), published.manifest.clone());
+    ImageSource { prefetch, ..ImageSource::new(metainfo, manifest, tracker.to_owned()) }
 }
 
 /// A disk of `pieces` pieces: random, but every fourth is zero.
