@@ -1,0 +1,3 @@
+//! Figures of the streamer, measured beside its peers.
+
+fn main() {}

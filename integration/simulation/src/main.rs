@@ -1,0 +1,3 @@
+//! Swarms of planners in virtual time, over recorded boots.
+
+fn main() {}
