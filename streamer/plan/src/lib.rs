@@ -20,12 +20,16 @@
 mod bencode;
 mod geometry;
 mod pieces;
+mod profile;
 mod scheduler;
 
 pub use bencode::{BENCODE_DEPTH_MAX, Bencode, BencodeDict};
 pub use geometry::{BLOCK_BYTES, Block, Geometry};
 pub use pieces::{Pieces, WrongBitfield};
+pub use profile::{
+    FIT_MARGIN, FIT_MIN, GuestClock, Matcher, Profile, RECENT_TOUCHES, Recorder, TOUCHES_MIN, interleave,
+};
 pub use scheduler::{
-    Action, BACKGROUND_WINDOW_BLOCKS, Outcome, PATIENCE, PeerKey, Received, STEAL_AGE, Scheduler,
-    URGENT_WINDOW_BLOCKS,
+    Action, BACKGROUND_WINDOW_BLOCKS, Background, Outcome, PATIENCE, PeerFacts, PeerKey, PeerKind, Received,
+    STEAL_AGE, Scheduler, URGENT_WINDOW_BLOCKS,
 };
