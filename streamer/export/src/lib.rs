@@ -20,6 +20,7 @@ use bytes::Bytes;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 
 /// Largest read, in bytes: what QEMU asks at most.
 pub const READ_BYTES_MAX: u32 = 32 << 20;
@@ -37,16 +38,50 @@ pub struct Extent {
 }
 
 /// One read-only disk. Ranges it is asked for lie inside its size.
-pub trait Export: Send + Sync + 'static {
+pub trait Export: itself::Itself + Send + Sync + 'static {
     /// In bytes.
     fn size(&self) -> u64;
 
     /// The bytes if they are in memory, without waiting for anything.
     fn read_now(&self, offset: u64, length: u32) -> Option<Bytes>;
 
+    /// Fills a buffer if its bytes are in memory, without waiting for anything; false otherwise, and then the buffer is
+    /// of no meaning.
+    fn read_now_into(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        let length = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
+        match self.read_now(offset, length) {
+            Some(bytes) if bytes.len() == buffer.len() => {
+                buffer.copy_from_slice(&bytes);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// The bytes, whenever they come. An error is one of the disk that cannot be cured by waiting.
     fn read_at(&self, offset: u64, length: u32) -> Reading<'_>;
 
     /// The extents of a range, adding up to its length.
     fn extents(&self, offset: u64, length: u32) -> Vec<Extent>;
+
+    /// The same disk as one reader sees it. Called once a connection, with what follows `/` in the export's name, empty
+    /// if nothing does; dropped when the connection has ended.
+    fn for_reader(self: Arc<Self>, _reader: &str) -> Arc<dyn Export> {
+        self.itself()
+    }
+}
+
+mod itself {
+    use super::{Arc, Export};
+
+    /// Makes an export out of an export, which a default method cannot where its type may be unsized.
+    pub trait Itself {
+        fn itself(self: Arc<Self>) -> Arc<dyn Export>;
+    }
+
+    impl<T: Export> Itself for T {
+        fn itself(self: Arc<Self>) -> Arc<dyn Export> {
+            self
+        }
+    }
 }

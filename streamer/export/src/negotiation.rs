@@ -2,10 +2,12 @@
 
 use crate::server::Entry;
 use crate::wire::*;
-use crate::{READ_BYTES_MAX, Server};
+use crate::{Export, READ_BYTES_MAX, Server};
 use bytes::{Buf as _, BufMut as _};
 use std::io;
+use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio_util::sync::CancellationToken;
 
 /// Longest option, in bytes. An export name is 64 and a query of contexts little more.
 const OPTION_BYTES_MAX: u32 = 16 << 10;
@@ -14,7 +16,10 @@ const OPTIONS_MAX: u32 = 256;
 
 /// What was agreed.
 pub(crate) struct Session {
-    pub(crate) entry: Entry,
+    /// As its reader sees it.
+    pub(crate) export: Arc<dyn Export>,
+    /// Ends the connection.
+    pub(crate) gone: CancellationToken,
     pub(crate) structured: bool,
     /// `base:allocation` was chosen for this export.
     pub(crate) allocation: bool,
@@ -126,7 +131,7 @@ impl State<'_> {
     /// The old way: there is no way to refuse but to hang up.
     async fn export_name<W: AsyncWrite + Unpin>(&mut self, writer: &mut W, data: &[u8]) -> io::Result<Next> {
         let name = std::str::from_utf8(data).map_err(|_| broken("export name is not UTF-8"))?;
-        let entry = self.server.find(name).ok_or_else(|| broken("no such export"))?;
+        let (entry, reader) = self.server.find(name).ok_or_else(|| broken("no such export"))?;
         let mut answer = Vec::new();
         answer.put_u64(entry.export.size());
         answer.put_u16(EXPORT_FLAGS);
@@ -134,7 +139,7 @@ impl State<'_> {
             answer.put_bytes(0, 124);
         }
         writer.write_all(&answer).await?;
-        Ok(Next::Transmit(self.session(name, entry)))
+        Ok(Next::Transmit(self.session(name, entry, reader)))
     }
 
     async fn info<W: AsyncWrite + Unpin>(
@@ -152,7 +157,7 @@ impl State<'_> {
             reply(writer, option, REP_ERR_INVALID, b"").await?;
             return Ok(Next::Option);
         };
-        let Some(entry) = self.server.find(&name) else {
+        let Some((entry, reader)) = self.server.find(&name) else {
             reply(writer, option, REP_ERR_UNKNOWN, b"this image is not exported here").await?;
             return Ok(Next::Option);
         };
@@ -171,7 +176,7 @@ impl State<'_> {
         if option == OPT_INFO {
             return Ok(Next::Option);
         }
-        Ok(Next::Transmit(self.session(&name, entry)))
+        Ok(Next::Transmit(self.session(&name, entry, reader)))
     }
 
     async fn contexts<W: AsyncWrite + Unpin>(
@@ -202,9 +207,13 @@ impl State<'_> {
         reply(writer, option, REP_ACK, b"").await
     }
 
-    fn session(&self, name: &str, entry: Entry) -> Session {
-        let allocation = self.allocation_of.as_deref() == Some(name);
-        Session { entry, structured: self.structured, allocation }
+    fn session(&self, name: &str, entry: Entry, reader: &str) -> Session {
+        Session {
+            export: entry.export.for_reader(reader),
+            gone: entry.gone,
+            structured: self.structured,
+            allocation: self.allocation_of.as_deref() == Some(name),
+        }
     }
 }
 

@@ -25,7 +25,13 @@ pub(crate) struct Entry {
     pub(crate) gone: CancellationToken,
 }
 
+/// Longest name of a reader, in bytes.
+const READER_BYTES_MAX: usize = 128;
+
 /// Serves exports by name. Clones share one table.
+///
+/// A client names an export alone, or followed by `/` and a reader's name: 1 to 128 letters, digits, `.`, `_`, `:`, `/`
+/// and `-`.
 #[derive(Clone, Default)]
 pub struct Server {
     exports: Arc<Mutex<BTreeMap<String, Entry>>>,
@@ -38,7 +44,7 @@ impl Server {
         Self::default()
     }
 
-    /// Offers an export; one of the same name is replaced and its clients are dropped.
+    /// Offers an export, whose name has no `/`; one of the same name is replaced and its clients are dropped.
     pub fn add(&self, name: String, export: Arc<dyn Export>) {
         let entry = Entry { export, gone: CancellationToken::new() };
         if let Some(old) = self.table().insert(name, entry) {
@@ -117,7 +123,7 @@ impl Server {
             Ok(Err(error)) => return tracing::debug!(%error, "a block client failed to negotiate"),
             Err(_) => return tracing::debug!("a block client chose no export in time"),
         };
-        let gone = session.entry.gone.clone();
+        let gone = session.gone.clone();
         tokio::select! {
             ended = transmission::serve(reader, writer, session) => {
                 if let Err(error) = ended {
@@ -128,8 +134,16 @@ impl Server {
         }
     }
 
-    pub(crate) fn find(&self, name: &str) -> Option<Entry> {
-        self.table().get(name).cloned()
+    /// The export and the reader that a client names.
+    pub(crate) fn find<'a>(&self, name: &'a str) -> Option<(Entry, &'a str)> {
+        let (name, reader) = match name.split_once('/') {
+            Some((name, reader)) => (name, Some(reader)),
+            None => (name, None),
+        };
+        if reader.is_some_and(|reader| !is_reader(reader)) {
+            return None;
+        }
+        Some((self.table().get(name).cloned()?, reader.unwrap_or_default()))
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
@@ -139,4 +153,9 @@ impl Server {
     fn table(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         self.exports.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_reader(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/-".contains(&byte);
+    (1..=READER_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed)
 }

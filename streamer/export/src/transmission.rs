@@ -78,7 +78,7 @@ async fn receive(
         };
         while tasks.try_join_next().is_some() {}
         let form = Form { structured: session.structured, allocation: session.allocation };
-        let export = &session.entry.export;
+        let export = &session.export;
         if let Some(parts) = answer_now(request, form, export.as_ref()) {
             let reply = Reply { parts, _reserved: reserved };
             if replies.send(reply).await.is_err() {
