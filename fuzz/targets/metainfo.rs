@@ -17,7 +17,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::json;
 use streamer_api::Manifest;
 use streamer_plan::Bencode;
-use streamer_volume::Image;
+use streamer_volume::{Image, Privacy};
 
 fn mended(manifest: &[u8], metainfo: &[u8]) -> Option<Vec<u8>> {
     let mut manifest: Manifest = serde_json::from_slice(manifest).ok()?;
@@ -39,7 +39,7 @@ fn signed(manifest: &[u8]) -> SignedVersion {
 
 fn check(manifest: &[u8], metainfo: &[u8]) {
     let taken = metainfo::check(&signed(manifest), manifest, metainfo);
-    let Ok(image) = Image::parse(metainfo, manifest, None) else { return };
+    let Ok(image) = Image::parse(metainfo, manifest, None, Privacy::Private) else { return };
     // A publisher's own streamer is as strict as the controller, else publishing would end in a riddle.
     assert_eq!(taken.as_deref(), Ok(hex::encode(image.info_hash).as_str()));
     let geometry = image.geometry;

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use streamer_api::{ImageSource, ImageStatus, Prefetch, PublishProgress, Published, StreamerStatus};
 use streamer_export::Server;
 use streamer_swarm::{Engine, Torrent};
-use streamer_volume::{Cache, Draft, PieceState, Settings, Volume};
+use streamer_volume::{Cache, Draft, PieceState, Privacy, Settings, Volume};
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 use types::Digest;
@@ -82,7 +82,8 @@ impl Streamer {
     /// Names an image. Done when it is exported.
     pub(crate) async fn put(&self, digest: Digest, source: ImageSource) -> Result<ImageStatus, Refusal> {
         let (metainfo, manifest) = (source.metainfo.clone(), source.manifest.clone());
-        let parse = move || streamer_volume::Image::parse(&metainfo.0, &manifest.0, Some(digest));
+        let parse =
+            move || streamer_volume::Image::parse(&metainfo.0, &manifest.0, Some(digest), Privacy::Private);
         let parsed = blocking(parse).await??;
         let mut images = self.images.lock().await;
         let settings = Settings { source, named: true, pinned: false };
@@ -185,7 +186,7 @@ impl Streamer {
                 progress(PublishProgress { bytes_done, bytes_total, ..PublishProgress::default() });
             };
             let piece_bytes = request.piece_bytes.map(|size| size.0);
-            streamer_volume::publish(&cache, &request.path, &request.tracker, piece_bytes, &report)
+            streamer_volume::publish(&cache, &request.path, &request.tracker, piece_bytes, false, &report)
         };
         let draft = Arc::new(blocking(make).await??);
         self.install(&draft).await?;
@@ -288,7 +289,8 @@ impl Streamer {
         let (metainfo, manifest) = (settings.source.metainfo.clone(), settings.source.manifest.clone());
         let cache = Arc::clone(&self.cache);
         let open = move || -> Result<Arc<Volume>, Refusal> {
-            let image = streamer_volume::Image::parse(&metainfo.0, &manifest.0, Some(digest))?;
+            let image =
+                streamer_volume::Image::parse(&metainfo.0, &manifest.0, Some(digest), Privacy::Private)?;
             Ok(Arc::new(cache.volume(Arc::new(image))?))
         };
         let volume = blocking(open).await??;

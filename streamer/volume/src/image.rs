@@ -30,6 +30,15 @@ pub struct Image {
     sha256: Vec<u8>,
 }
 
+/// Which metainfo is taken (BEP 27).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privacy {
+    /// Only private ones: the swarm's members are known.
+    Private,
+    /// Also public ones: anybody may fetch the image.
+    Any,
+}
+
 /// Why metainfo and manifest are no image.
 #[derive(Debug, Error)]
 pub enum InvalidImage {
@@ -56,18 +65,24 @@ pub enum InvalidImage {
 }
 
 impl Image {
-    /// Reads and checks metainfo and manifest. `expected` is the digest the image was named by.
+    /// Reads and checks metainfo and manifest. `expected` is the digest the image was named by; `privacy` says whether a
+    /// public image is taken too.
     ///
     /// # Errors
     /// [`InvalidImage`]; nothing in here trusts a length it has not checked.
-    pub fn parse(metainfo: &[u8], manifest: &[u8], expected: Option<Digest>) -> Result<Self, InvalidImage> {
+    pub fn parse(
+        metainfo: &[u8],
+        manifest: &[u8],
+        expected: Option<Digest>,
+        privacy: Privacy,
+    ) -> Result<Self, InvalidImage> {
         let found = sha256(manifest);
         if let Some(expected) = expected.filter(|expected| *expected != found) {
             return Err(InvalidImage::WrongDigest { expected, found });
         }
         let manifest: Manifest = serde_json::from_slice(manifest).map_err(InvalidImage::Manifest)?;
         let geometry = check_manifest(&manifest)?;
-        let (info_hash, sha1) = check_metainfo(metainfo, &manifest, geometry)?;
+        let (info_hash, sha1) = check_metainfo(metainfo, &manifest, geometry, privacy)?;
         let mut image = Self {
             digest: found,
             geometry,
@@ -161,6 +176,7 @@ fn check_metainfo(
     metainfo: &[u8],
     manifest: &Manifest,
     geometry: Geometry,
+    privacy: Privacy,
 ) -> Result<([u8; 20], Vec<u8>), InvalidImage> {
     let wrong = |what: &str| Err(InvalidImage::MetainfoValue(what.to_owned()));
     let unread = |what: &str| InvalidImage::Metainfo(what.to_owned());
@@ -182,8 +198,8 @@ fn check_metainfo(
     if number("piece length") != Some(u64::from(geometry.piece_bytes())) {
         return wrong("its piece length is not the manifest's");
     }
-    if number("private") != Some(1) {
-        return wrong("it is not private");
+    if privacy == Privacy::Private && number("private") != Some(1) {
+        return wrong("it is not private: anybody could fetch it");
     }
     match info.bytes("pieces") {
         Some(sha1s) if sha1s.len() == geometry.pieces() as usize * 20 => Ok((info_hash, sha1s.to_vec())),
@@ -197,6 +213,7 @@ pub(crate) fn write(
     sha1s: &[u8],
     sha256s: Vec<u8>,
     tracker: &str,
+    public: bool,
 ) -> Result<(Vec<u8>, Vec<u8>), serde_json::Error> {
     let mut info = format!(
         "d6:lengthi{}e4:name{}:{NAME}12:piece lengthi{}e6:pieces{}:",
@@ -207,7 +224,7 @@ pub(crate) fn write(
     )
     .into_bytes();
     info.extend_from_slice(sha1s);
-    info.extend_from_slice(b"7:privatei1ee");
+    info.extend_from_slice(if public { b"e" } else { b"7:privatei1ee" });
     let mut metainfo = format!("d8:announce{}:{tracker}4:info", tracker.len()).into_bytes();
     metainfo.extend_from_slice(&info);
     metainfo.push(b'e');

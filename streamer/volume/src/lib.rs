@@ -26,7 +26,7 @@ mod publish;
 mod volume;
 
 pub use cache::{Cache, CacheError, Settings};
-pub use image::{Image, InvalidImage};
+pub use image::{Image, InvalidImage, Privacy};
 pub use publish::{Draft, PublishError, publish};
 pub use volume::{PieceState, Ready, Settled, Source, Stored, Volume};
 

@@ -3,7 +3,7 @@
 use crate::cache::{CacheError, Settings, failed, on_disk};
 use crate::have::{Claims, Have, Stamp};
 use crate::image::{check_sizes, sha1, sha256, write, zero_sha1};
-use crate::{Cache, Image, InvalidImage, Source, Volume, durable};
+use crate::{Cache, Image, InvalidImage, Privacy, Source, Volume, durable};
 use bytes::Bytes;
 use rustix::fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, seek};
 use rustix::io::Errno;
@@ -117,8 +117,8 @@ impl Draft {
     }
 }
 
-/// Copies a file (reflinked where the file system can), cuts it and hashes it on all cores. `progress` is called from
-/// several threads with bytes done and bytes in all.
+/// Copies a file (reflinked where the file system can), cuts it and hashes it on all cores. A `public` image may be
+/// fetched by any BitTorrent client (BEP 27). `progress` is called from several threads with bytes done and bytes in all.
 ///
 /// # Errors
 /// [`PublishError`]; nothing is left in the cache then.
@@ -127,6 +127,7 @@ pub fn publish(
     path: &Path,
     tracker: &str,
     piece_bytes: Option<u64>,
+    public: bool,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Draft, PublishError> {
     let unreadable = |source| PublishError::Source { path: path.to_owned(), source };
@@ -166,8 +167,8 @@ pub fn publish(
     })?;
     data.sync_data().map_err(failed("write", &data_path))?;
     let (metainfo, manifest) =
-        write(geometry, &sha1s, sha256s, tracker).map_err(|error| unsuitable(error.to_string()))?;
-    let image = Arc::new(Image::parse(&metainfo, &manifest, Some(sha256(&manifest)))?);
+        write(geometry, &sha1s, sha256s, tracker, public).map_err(|error| unsuitable(error.to_string()))?;
+    let image = Arc::new(Image::parse(&metainfo, &manifest, Some(sha256(&manifest)), Privacy::Any)?);
     save_have(&folder, &data, &image).map_err(failed("write", &folder))?;
     let source = ImageSource::new(Base64(metainfo), Base64(manifest), tracker.to_owned());
     Ok(Draft { image, source, folder: cleanup.keep() })

@@ -1,4 +1,4 @@
-use crate::{Cache, Image, PieceState, Ready, Settings, Source, Stored, Volume, publish};
+use crate::{Cache, Image, PieceState, Privacy, Ready, Settings, Source, Stored, Volume, publish};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::fs::OpenOptions;
@@ -24,7 +24,8 @@ fn made() -> (ImageSource, Arc<Image>) {
     let cache = Cache::open(&folder.path().join("cache"), None).unwrap();
     let raw = folder.path().join("raw");
     std::fs::write(&raw, disk()).unwrap();
-    let draft = publish(&cache, &raw, "http://tracker/announce", Some(PIECE as u64), &|_, _| {}).unwrap();
+    let draft =
+        publish(&cache, &raw, "http://tracker/announce", Some(PIECE as u64), false, &|_, _| {}).unwrap();
     (draft.source.clone(), Arc::clone(&draft.image))
 }
 
@@ -77,6 +78,28 @@ fn the_manifest_is_as_it_always_was() {
 }
 
 #[test]
+fn a_public_image_is_published_on_demand_and_taken_only_if_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = Cache::open(&folder.path().join("cache"), None).unwrap();
+    let raw = folder.path().join("raw");
+    std::fs::write(&raw, disk()).unwrap();
+    let draft = publish(&cache, &raw, "http://t", Some(PIECE as u64), true, &|_, _| {}).unwrap();
+    let (metainfo, manifest) = (&draft.source.metainfo.0, &draft.source.manifest.0);
+    assert!(
+        !metainfo.windows(9).any(|at| at == b"7:private"),
+        "no private key: clients look for its presence"
+    );
+    let digest = Some(draft.image.digest);
+    let refused = Image::parse(metainfo, manifest, digest, Privacy::Private).unwrap_err();
+    assert!(refused.to_string().contains("it is not private"), "{refused}");
+    let taken = Image::parse(metainfo, manifest, digest, Privacy::Any).unwrap();
+    assert!(taken.verifies(0, &piece(0)));
+    assert_ne!(taken.info_hash, made().1.info_hash, "public and private swarms are apart");
+    let private = made().0;
+    assert!(Image::parse(&private.metainfo.0, &private.manifest.0, None, Privacy::Any).is_ok());
+}
+
+#[test]
 fn a_hole_is_neither_read_nor_stored() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::open(&folder.path().join("cache"), None).unwrap();
@@ -86,7 +109,7 @@ fn a_hole_is_neither_read_nor_stored() {
     file.write_all_at(b"boot", 0).unwrap();
     file.write_all_at(b"end", (256 << 20) - 3).unwrap();
     let done = AtomicU64::new(0);
-    let draft = publish(&cache, &raw, "http://t", None, &|now, total| {
+    let draft = publish(&cache, &raw, "http://t", None, false, &|now, total| {
         assert!(now <= total);
         done.fetch_max(now, Ordering::Relaxed);
     })
@@ -113,6 +136,10 @@ fn only_right_bytes_are_stored() {
     assert!(matches!(volume.read(0, 3 * PIECE as u32), Ready::Absent(2)));
     assert_eq!(bytes(volume.read(100, 2 * PIECE as u32 - 100)).unwrap(), disk()[100..2 * PIECE]);
     assert_eq!(volume.read_now(6 * PIECE as u64, 512).unwrap(), disk()[6 * PIECE..]);
+    let mut buffer = [0xff; 3 * PIECE / 2];
+    assert!(volume.read_now_into(PIECE as u64 / 2, &mut buffer));
+    assert_eq!(buffer, disk()[PIECE / 2..2 * PIECE], "also zeros are written");
+    assert!(!volume.read_now_into(PIECE as u64, &mut buffer), "a piece of it is absent");
     let (counted, _, poisoned) = volume.counted();
     assert_eq!((counted.origin, counted.peer, counted.zero), (512, PIECE as u64, PIECE as u64));
     assert_eq!(poisoned, 2 * PIECE as u64 - 1);
@@ -237,7 +264,7 @@ proptest! {
         let bytes = if manifest { &mut source.manifest.0 } else { &mut source.metainfo.0 };
         let at = at.index(bytes.len());
         bytes[at] = byte;
-        if let Ok(parsed) = Image::parse(&source.metainfo.0, &source.manifest.0, None) {
+        if let Ok(parsed) = Image::parse(&source.metainfo.0, &source.manifest.0, None, Privacy::Private) {
             prop_assert_eq!(parsed.geometry, image.geometry);
         }
     }

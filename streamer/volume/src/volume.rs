@@ -10,6 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
@@ -43,6 +44,8 @@ pub enum Source {
     Origin,
     /// Another host.
     Peer,
+    /// The web seed.
+    WebSeed,
     /// A file that is being published here.
     Local,
 }
@@ -291,32 +294,48 @@ impl Volume {
     /// Bytes that are here and need no waiting for the disk; `None` otherwise. Does not block.
     #[must_use]
     pub fn read_now(&self, offset: u64, length: u32) -> Option<Bytes> {
-        let pieces = self.range(offset, length);
-        let mut zero = true;
-        for piece in pieces.clone() {
-            match self.state(piece) {
-                PieceState::Held => zero = false,
-                PieceState::Zero => {}
-                _ => return None,
-            }
-        }
         let mut buffer = vec![0; length as usize];
-        if !zero {
-            for (at, piece, range) in self.segments(offset, length) {
-                if self.state(piece) == PieceState::Zero {
-                    continue;
-                }
-                let part = &mut buffer[range];
-                let wanted = part.len();
-                let mut slices = [IoSliceMut::new(part)];
-                match rustix::io::preadv2(&self.data, &mut slices, at, ReadWriteFlags::NOWAIT) {
-                    Ok(read) if read == wanted => {}
-                    _ => return None,
-                }
+        self.read_now_into(offset, &mut buffer).then(|| buffer.into())
+    }
+
+    /// As [`Self::read_now`], into the caller's buffer and without allocating: `true` if it is filled, else its content is
+    /// arbitrary.
+    #[must_use]
+    pub fn read_now_into(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        let Ok(length) = u32::try_from(buffer.len()) else { return false };
+        let pieces = self.range(offset, length);
+        let here = |piece| matches!(self.state(piece), PieceState::Held | PieceState::Zero);
+        if !pieces.clone().all(here) {
+            return false;
+        }
+        for (at, piece, range) in self.segments(offset, length) {
+            let part = &mut buffer[range];
+            if self.image.zero.contains(piece) {
+                part.fill(0);
+                continue;
+            }
+            let wanted = part.len();
+            let mut slices = [IoSliceMut::new(part)];
+            match rustix::io::preadv2(&self.data, &mut slices, at, ReadWriteFlags::NOWAIT) {
+                Ok(read) if read == wanted => {}
+                _ => return false,
             }
         }
         self.touch(pieces);
-        Some(buffer.into())
+        true
+    }
+
+    /// The file whose bytes from `offset` on are the image's, if all of the range is verified and on disk: for a copy in
+    /// the kernel (`sendfile`, `splice`). Zero pieces are not in it. The copy may wait for the disk; its errors are cured
+    /// by [`Self::read`].
+    #[must_use]
+    pub fn file_range(&self, offset: u64, length: u32) -> Option<BorrowedFd<'_>> {
+        let pieces = self.range(offset, length);
+        let held = pieces.clone().all(|piece| self.state(piece) == PieceState::Held);
+        held.then(|| {
+            self.touch(pieces);
+            self.data.as_fd()
+        })
     }
 
     /// Reads bytes; claimed pieces are verified first. A piece the disk cannot give back is absent.
@@ -521,6 +540,7 @@ impl Volume {
             _ if again => {}
             Source::Origin => ledger.bytes.origin += length,
             Source::Peer => ledger.bytes.peer += length,
+            Source::WebSeed => ledger.bytes.web_seed += length,
             Source::Local => {
                 ledger.cached.insert(piece);
             }
