@@ -1,5 +1,9 @@
 //! The scheduler of one image's pieces.
 
+mod words;
+
+pub use words::{Action, Background, Outcome, PeerFacts, PeerKey, PeerKind, Received};
+
 use crate::{Block, Geometry, Pieces};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -30,38 +34,6 @@ const RUNS_MAX: usize = 8;
 /// Background pieces chosen by one walk over all pieces.
 const BACKGROUND_BATCH_PIECES: usize = 64;
 
-/// The caller's number of a connected peer.
-pub type PeerKey = u64;
-
-/// What the caller has to send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Ask a peer for a block.
-    Request(PeerKey, Block),
-    /// Take a request back.
-    Cancel(PeerKey, Block),
-}
-
-/// What a block that came in was good for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Received {
-    /// Nobody asked, or it is late: throw it away.
-    Unasked,
-    /// Keep it.
-    Progress,
-    /// Keep it; the piece is complete and must be verified now.
-    Complete,
-}
-
-/// How verification ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Verified, and kept.
-    Held,
-    /// The bytes were wrong or could not be kept: it is absent again.
-    Refused,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BlockState {
     Unsent,
@@ -84,7 +56,8 @@ enum Active {
 
 #[derive(Debug)]
 struct Peer {
-    origin: bool,
+    kind: PeerKind,
+    identity: Option<u64>,
     choking: bool,
     pieces: Pieces,
     /// Blocks asked and not yet received.
@@ -126,7 +99,9 @@ pub struct Scheduler {
     background: Vec<u32>,
     /// A walk found nothing to fetch; no use in another before something changes.
     background_empty: bool,
-    prefetch: bool,
+    profile: VecDeque<u32>,
+    prefetch: Background,
+    identity: u64,
     peers: BTreeMap<PeerKey, Peer>,
     availability: Vec<u16>,
     runs: VecDeque<Run>,
@@ -136,9 +111,10 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A scheduler that holds `held` already. `seed` makes its random ties repeatable.
+    /// A scheduler that holds `held` already. `identity` names us to the peers of our site, `seed` makes random ties
+    /// repeatable.
     #[must_use]
-    pub fn new(geometry: Geometry, held: Pieces, seed: u64) -> Self {
+    pub fn new(geometry: Geometry, held: Pieces, identity: u64, seed: u64) -> Self {
         Self {
             availability: vec![0; geometry.pieces() as usize],
             geometry,
@@ -148,7 +124,9 @@ impl Scheduler {
             ahead: VecDeque::new(),
             background: Vec::new(),
             background_empty: false,
-            prefetch: false,
+            profile: VecDeque::new(),
+            prefetch: Background::Off,
+            identity,
             peers: BTreeMap::new(),
             runs: VecDeque::new(),
             cancels: Vec::new(),
@@ -178,23 +156,47 @@ impl Scheduler {
     pub fn lacks_sources(&self) -> bool {
         let unavailable = |piece: u32| self.availability[piece as usize] == 0;
         self.urgent.iter().any(|(piece, _)| unavailable(*piece))
-            || (self.prefetch && !self.held.is_full() && self.peers.is_empty())
+            || (self.prefetch != Background::Off && !self.held.is_full() && self.peers.is_empty())
     }
 
-    /// Everything is fetched while no read waits, or only what is read.
-    pub fn set_prefetch(&mut self, everything: bool) {
-        self.prefetch = everything;
+    /// How much is fetched that nobody asked for.
+    pub fn set_background(&mut self, background: Background) {
+        self.prefetch = background;
         self.background_empty = false;
-        if !everything {
+        if background == Background::Off {
             self.background.clear();
         }
     }
 
+    /// Pieces wanted soon, in order; none if empty. Replaces what was wanted before: of that nothing more is started.
+    pub fn set_profile(&mut self, pieces: Vec<u32>) {
+        self.profile = pieces.into_iter().filter(|piece| *piece < self.geometry.pieces()).collect();
+    }
+
+    /// A near peer has a guest waiting for the piece, and we are the one to fetch it for the site.
+    pub fn peer_wants(&mut self, peer: PeerKey, piece: u32, now: Duration) {
+        let near = self.peers.get(&peer).is_some_and(|peer| peer.kind.is_near());
+        let wanted = piece < self.geometry.pieces() && !self.held.contains(piece);
+        if near && wanted && !self.is_urgent(piece) {
+            self.urgent.push((piece, now));
+        }
+    }
+
+    /// Are we the one of our site that fetches this piece from outside? The highest rendezvous hash of piece and
+    /// identity wins, among us and our near peers.
+    #[must_use]
+    pub fn fetches_for_site(&self, piece: u32) -> bool {
+        let ours = rendezvous(piece, self.identity);
+        let near = self.peers.values().filter(|peer| peer.kind.is_near());
+        near.filter_map(|peer| peer.identity).all(|identity| rendezvous(piece, identity) <= ours)
+    }
+
     /// A peer connected; it has told nothing yet.
-    pub fn peer_joined(&mut self, peer: PeerKey, origin: bool, now: Duration) {
+    pub fn peer_joined(&mut self, peer: PeerKey, facts: PeerFacts, now: Duration) {
+        let PeerFacts { kind, identity } = facts;
         let pieces = Pieces::none(self.geometry.pieces());
         let joined =
-            Peer { origin, choking: true, pieces, outstanding: 0, unsent: 0, progress: now, turn: 0 };
+            Peer { kind, identity, choking: true, pieces, outstanding: 0, unsent: 0, progress: now, turn: 0 };
         self.peers.insert(peer, joined);
     }
 
@@ -332,7 +334,10 @@ impl Scheduler {
         let waiting = self.start_urgent(now);
         self.send(&mut actions, now, Priority::Urgent);
         self.start_ahead(now);
-        if self.prefetch && !waiting {
+        if !waiting {
+            self.start_profile(now);
+        }
+        if self.prefetch != Background::Off && !waiting {
             self.start_background(now);
         }
         self.send(&mut actions, now, Priority::Other);
@@ -423,10 +428,16 @@ impl Scheduler {
             .filter(has)
             .filter(free)
             // A second attempt goes to the origin first: somebody has waited long enough.
-            .min_by_key(|(_, peer)| (peer.is_sluggish(now), peer.origin != again, peer.load(), peer.turn))?;
-        let patient = !again && best.1.origin && now < since + PATIENCE;
-        let host_soon =
-            patient && self.peers.iter().filter(has).any(|(_, peer)| !peer.origin && !peer.is_sluggish(now));
+            .min_by_key(|(_, peer)| {
+                (peer.is_sluggish(now), (peer.kind >= PeerKind::Origin) != again, peer.load(), peer.turn)
+            })?;
+        let patient = !again && best.1.kind >= PeerKind::Origin && now < since + PATIENCE;
+        let host_soon = patient
+            && self
+                .peers
+                .iter()
+                .filter(has)
+                .any(|(_, peer)| peer.kind < PeerKind::Origin && !peer.is_sluggish(now));
         (!host_soon).then_some(*best.0)
     }
 
@@ -443,6 +454,16 @@ impl Scheduler {
             }
         }
         self.ahead = later;
+    }
+
+    fn start_profile(&mut self, now: Duration) {
+        while let Some(piece) = self.profile.front().copied() {
+            if !self.held.contains(piece) && !self.active.contains_key(&piece) {
+                let Some(peer) = self.other_source(piece) else { return };
+                self.start(piece, peer, now);
+            }
+            self.profile.pop_front();
+        }
     }
 
     fn start_background(&mut self, now: Duration) {
@@ -499,9 +520,11 @@ impl Scheduler {
     /// A peer with room for a piece nobody waits for; the origin only if no other host has it.
     fn other_source(&self, piece: u32) -> Option<PeerKey> {
         let has = || self.peers.iter().filter(|(_, peer)| !peer.choking && peer.pieces.contains(piece));
-        let hosts_have_it = has().any(|(_, peer)| !peer.origin);
+        let hosts_have_it = has().any(|(_, peer)| peer.kind < PeerKind::Origin);
         has()
-            .filter(|(_, peer)| peer.load() < BACKGROUND_WINDOW_BLOCKS && !(hosts_have_it && peer.origin))
+            .filter(|(_, peer)| {
+                peer.load() < BACKGROUND_WINDOW_BLOCKS && !(hosts_have_it && peer.kind >= PeerKind::Origin)
+            })
             .min_by_key(|(_, peer)| (peer.load(), peer.turn))
             .map(|(key, _)| *key)
     }
@@ -542,7 +565,9 @@ impl Scheduler {
                     *state = BlockState::Sent;
                     peer.outstanding += 1;
                     peer.unsent -= 1;
-                    actions.push(Action::Request(attempt.peer, self.geometry.block(piece, index)));
+                    let urgent = priority == Priority::Urgent;
+                    let block = self.geometry.block(piece, index);
+                    actions.push(Action::Request { peer: attempt.peer, block, urgent });
                 }
             }
         }
@@ -603,7 +628,8 @@ impl Scheduler {
                 BlockState::Sent => {
                     peer.outstanding -= 1;
                     if cancel {
-                        self.cancels.push(Action::Cancel(attempt.peer, self.geometry.block(piece, index)));
+                        let block = self.geometry.block(piece, index);
+                        self.cancels.push(Action::Cancel { peer: attempt.peer, block });
                     }
                 }
                 BlockState::Received => {}
@@ -632,6 +658,14 @@ impl Scheduler {
         self.random ^= self.random << 17;
         self.random
     }
+}
+
+/// `SplitMix64`'s finaliser over piece and identity: any good mix will do, but all hosts must use the same.
+fn rendezvous(piece: u32, identity: u64) -> u64 {
+    let mut mixed = identity ^ u64::from(piece).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,7 +16,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use streamer_plan::{Action, Block, Geometry, Outcome, PeerKey, Received, Scheduler};
+use streamer_plan::{
+    Action, Background, Block, Geometry, Outcome, PeerFacts, PeerKey, PeerKind, Received, Scheduler,
+};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -112,7 +114,7 @@ impl Task {
             shared,
             info_hash,
             geometry,
-            scheduler: Scheduler::new(geometry, held, rand::rng().random()),
+            scheduler: Scheduler::new(geometry, held, rand::rng().random(), rand::rng().random()),
             storage,
             peers: BTreeMap::new(),
             next_key: 0,
@@ -188,11 +190,12 @@ impl Task {
     fn step(&mut self) {
         for action in self.scheduler.plan(self.now()) {
             let (peer, say) = match action {
-                Action::Request(peer, block) => (peer, Say::Ask(block)),
-                Action::Cancel(peer, block) => {
+                Action::Request { peer, block, urgent: _ } => (peer, Say::Ask(block)),
+                Action::Cancel { peer, block } => {
                     self.buffers.remove(&(block.piece, peer));
                     (peer, Say::TakeBack(block))
                 }
+                Action::Want { .. } => continue,
             };
             self.tell(peer, say);
         }
@@ -213,7 +216,9 @@ impl Task {
             Command::Release(pieces) => self.release(&pieces),
             Command::Found(piece) => self.arrived(piece, Presence::Held),
             Command::Lost(pieces) => self.lost(&pieces),
-            Command::Prefetch(everything) => self.scheduler.set_prefetch(everything),
+            Command::Prefetch(everything) => {
+                self.scheduler.set_background(if everything { Background::Full } else { Background::Off });
+            }
             Command::Tracker(url) if url == self.tracker => {}
             Command::Tracker(url) => {
                 self.tracker = url;
@@ -481,7 +486,8 @@ impl Task {
             bytes_up: Arc::default(),
         };
         tracing::debug!(address = %peer.remote, origin = peer.origin, "a peer is connected");
-        self.scheduler.peer_joined(key, peer.origin, self.now());
+        let kind = if peer.origin { PeerKind::Origin } else { PeerKind::Near };
+        self.scheduler.peer_joined(key, PeerFacts { kind, identity: None }, self.now());
         let held = self.storage.held();
         let complete = held.is_full();
         let mut hello = vec![Say::Unchoke];

@@ -17,28 +17,32 @@ fn all(pieces: u32) -> Pieces {
 }
 
 fn join(scheduler: &mut Scheduler, peer: PeerKey, origin: bool, pieces: Pieces) {
-    scheduler.peer_joined(peer, origin, Duration::ZERO);
+    scheduler.peer_joined(peer, facts(origin), Duration::ZERO);
     scheduler.peer_choking(peer, false);
     scheduler.peer_pieces(peer, pieces);
 }
 
+fn facts(origin: bool) -> PeerFacts {
+    PeerFacts { kind: if origin { PeerKind::Origin } else { PeerKind::Near }, identity: None }
+}
+
 fn fresh(pieces: u32) -> Scheduler {
-    Scheduler::new(geometry(pieces), Pieces::none(pieces), 7)
+    Scheduler::new(geometry(pieces), Pieces::none(pieces), 1, 7)
 }
 
 fn asked(actions: &[Action]) -> BTreeSet<(PeerKey, u32)> {
     actions
         .iter()
         .filter_map(|action| match action {
-            Action::Request(peer, block) => Some((*peer, block.piece)),
-            Action::Cancel(..) => None,
+            Action::Request { peer, block, .. } => Some((*peer, block.piece)),
+            Action::Cancel { .. } | Action::Want { .. } => None,
         })
         .collect()
 }
 
 fn deliver(scheduler: &mut Scheduler, actions: &[Action], now: Duration) {
     for action in actions {
-        let Action::Request(peer, block) = action else { continue };
+        let Action::Request { peer, block, .. } = action else { continue };
         if scheduler.received(*peer, *block, now) == Received::Complete {
             scheduler.verified(block.piece, Outcome::Held);
         }
@@ -82,7 +86,7 @@ fn the_origin_is_asked_too_when_a_host_is_silent() {
     deliver(&mut scheduler, &second, deadline + MS);
     let cancels = scheduler.plan(deadline + MS);
     assert_eq!(cancels.len(), 4, "the silent host's requests are taken back: {cancels:?}");
-    assert!(cancels.iter().all(|action| matches!(action, Action::Cancel(2, _))));
+    assert!(cancels.iter().all(|action| matches!(action, Action::Cancel { peer: 2, .. })));
 }
 
 #[test]
@@ -135,7 +139,7 @@ fn prefetch_takes_the_rarest_and_stops_while_a_read_waits() {
     let mut most = all(32);
     most.remove(9);
     join(&mut scheduler, 2, false, most);
-    scheduler.set_prefetch(true);
+    scheduler.set_background(Background::Full);
     let actions = scheduler.plan(MS);
     assert!(asked(&actions).contains(&(1, 9)), "the rarest piece is asked of the only one that has it");
     assert!(
@@ -145,7 +149,7 @@ fn prefetch_takes_the_rarest_and_stops_while_a_read_waits() {
 
     let mut waiting = fresh(32);
     join(&mut waiting, 1, true, all(32));
-    waiting.set_prefetch(true);
+    waiting.set_background(Background::Full);
     waiting.demand(5..6, MS);
     assert_eq!(asked(&waiting.plan(MS)), BTreeSet::from([(1, 5)]));
 }
@@ -156,7 +160,7 @@ fn a_refused_piece_is_asked_again() {
     join(&mut scheduler, 1, false, all(4));
     scheduler.demand(0..1, MS);
     for action in scheduler.plan(MS) {
-        let Action::Request(peer, block) = action else { continue };
+        let Action::Request { peer, block, .. } = action else { continue };
         scheduler.received(peer, block, MS);
     }
     assert!(scheduler.plan(MS).is_empty(), "a piece being verified is not asked again");
@@ -220,7 +224,7 @@ impl World {
         match *event {
             Event::Join(peer, origin) => {
                 if !self.scheduler.peers.contains_key(&peer) {
-                    self.scheduler.peer_joined(peer, origin, self.now);
+                    self.scheduler.peer_joined(peer, facts(origin), self.now);
                     self.scheduler.peer_choking(peer, false);
                 }
             }
@@ -246,7 +250,9 @@ impl World {
                     self.scheduler.verified(piece, outcome);
                 }
             }
-            Event::Prefetch(everything) => self.scheduler.set_prefetch(everything),
+            Event::Prefetch(everything) => {
+                self.scheduler.set_background(if everything { Background::Full } else { Background::Off });
+            }
             Event::Pass(ms) => self.now += Duration::from_millis(ms),
             Event::Lose(piece) => self.scheduler.lost(piece),
         }
@@ -273,7 +279,7 @@ impl World {
     fn step(&mut self) {
         for action in self.scheduler.plan(self.now) {
             match action {
-                Action::Request(peer, block) => {
+                Action::Request { peer, block, .. } => {
                     let state = &self.scheduler.peers[&peer];
                     assert!(state.pieces.contains(block.piece) && !state.choking);
                     assert!(self.scheduler.geometry.contains(block));
@@ -282,13 +288,14 @@ impl World {
                     assert!(!self.wire.contains(&(peer, block)), "asked twice of one peer");
                     self.wire.push((peer, block));
                 }
-                Action::Cancel(peer, block) => {
+                Action::Cancel { peer, block } => {
                     let at = self.wire.iter().position(|sent| *sent == (peer, block));
                     // A peer that left or choked since has nothing to take back.
                     if let Some(at) = at {
                         self.wire.remove(at);
                     }
                 }
+                Action::Want { .. } => {}
             }
         }
         self.check();
@@ -326,7 +333,7 @@ proptest! {
         for event in &events {
             world.apply(event);
         }
-        world.scheduler.set_prefetch(false);
+        world.scheduler.set_background(Background::Off);
         for peer in 0..5 {
             world.leave(peer);
         }
@@ -344,7 +351,7 @@ proptest! {
     fn prefetch_fetches_everything(origin in any::<bool>()) {
         let mut world = World::new();
         join(&mut world.scheduler, 1, origin, all(PIECES));
-        world.scheduler.set_prefetch(true);
+        world.scheduler.set_background(Background::Full);
         world.step();
         for _ in 0..200 {
             world.apply(&Event::Deliver(0));
