@@ -16,7 +16,7 @@ export PWTEST_CACHE_DIR := $(CACHE)/playwright
 # Where the demo keeps everything it makes; removed at its end.
 STATE  ?= /var/lib/collective/playground/demo
 
-.PHONY: help deps web policies build appliances demo test check unit browser deny fuzz bench-demo clean
+.PHONY: help deps web policies build appliances demo test check unit browser deny fuzz bench-demo bench-streamer clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -68,6 +68,12 @@ test: deps ## everything CI runs
 
 bench-demo: ## the demo's figures, written to bench/demo.json
 	@$(MAKE) --no-print-directory demo CHECK=1
+
+bench-streamer: deps appliances ## the streamer's figures, written to bench/streamer.json; ONLY=boot,warm,... ROUNDS=N OUT=FILE
+	@echo "bench-streamer: release builds (the first takes 5 to 10 minutes on 2 cores)"
+	@$(CARGO) build --release --quiet -p streamer-daemon -p bench
+	@$(CARGO_TARGET_DIR)/release/collective-bench streamer --streamer $(CARGO_TARGET_DIR)/release/collective-streamer \
+	  --appliances $(CACHE)/appliances $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(OUT),--out $(OUT))
 
 clean: ## remove what builds made here; caches under $(CACHE) stay
 	rm -rf target web/dist web/node_modules

@@ -15,6 +15,8 @@ main=(
   python3 e2fsprogs mtools dosfstools syslinux syslinux-common fdisk debootstrap busybox-static cpio xz-utils  # appliance disks
   rustc-web rust-web-src lld      # policies: Rust's standard library for wasm32 without rustup
   tcpdump curl jq                 # proofs on the wire
+  nbdkit fio rsync                # figures: other servers, block clients and updates beside ours
+  transmission-daemon             # another client in the swarm
   chromium                        # browser tests
 )
 
