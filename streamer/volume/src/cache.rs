@@ -1,16 +1,14 @@
 //! The folder of all images.
 
-use crate::{Image, InvalidImage, Volume, durable};
+use crate::room::{Kept, Room};
+use crate::settings::source;
+use crate::{Image, InvalidImage, Settings, Volume};
 use rustix::fs::{FlockOperation, flock};
-use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
-use streamer_api::ImageSource;
 use thiserror::Error;
 use types::Digest;
 
@@ -39,52 +37,10 @@ pub enum CacheError {
     },
 }
 
-/// What is kept beside an image's bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// As it was named.
-    pub source: ImageSource,
-    /// It is exported and fetched.
-    pub named: bool,
-    /// It was published here: it is seeded, named or not, and never evicted by the quota.
-    pub pinned: bool,
-}
-
-/// Bytes of pieces on disk, and how many there may be.
-#[derive(Debug)]
-pub(crate) struct Quota {
-    used: AtomicU64,
-    limit: u64,
-}
-
-impl Quota {
-    pub(crate) fn reserve(&self, bytes: u64) -> bool {
-        let fits = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
-    }
-
-    pub(crate) fn add(&self, bytes: u64) {
-        self.used.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub(crate) fn release(&self, bytes: u64) {
-        let _ = self
-            .used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| Some(used.saturating_sub(bytes)));
-    }
-}
-
-/// Bytes a sparse file takes.
-pub(crate) fn on_disk(path: &Path) -> u64 {
-    fs::metadata(path).map_or(0, |meta| meta.blocks() * 512)
-}
-
 /// The folder of all images. One process at a time has it.
 #[derive(Debug)]
 pub struct Cache {
-    folder: PathBuf,
-    quota: Arc<Quota>,
+    room: Arc<Room>,
     /// Held for its lock.
     _lock: File,
 }
@@ -105,11 +61,10 @@ impl Cache {
         let lock = File::create(&path).map_err(failed("open", &path))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| CacheError::InUse(folder.to_owned()))?;
-        let quota = Arc::new(Quota { used: AtomicU64::new(0), limit: bytes_max.unwrap_or(u64::MAX) });
-        let cache = Self { folder: folder.to_owned(), quota, _lock: lock };
+        let cache = Self { room: Arc::new(Room::new(folder.to_owned(), bytes_max)), _lock: lock };
         cache.remove_leftovers()?;
         for digest in cache.images()? {
-            cache.quota.add(on_disk(&cache.path(digest).join("data")));
+            cache.room.found(digest);
         }
         Ok(cache)
     }
@@ -117,7 +72,7 @@ impl Cache {
     /// The folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
-        &self.folder
+        self.room.folder()
     }
 
     /// Images in the cache, whether named or not.
@@ -125,11 +80,11 @@ impl Cache {
     /// # Errors
     /// [`CacheError::Io`]
     pub fn images(&self) -> Result<Vec<Digest>, CacheError> {
-        let list = fs::read_dir(&self.folder).map_err(failed("list", &self.folder))?;
+        let list = fs::read_dir(self.folder()).map_err(failed("list", self.folder()))?;
         let mut images: Vec<Digest> = list
             .filter_map(|entry| entry.ok()?.file_name().to_str().map(|name| format!("sha256:{name}")))
             .filter_map(|name| name.parse().ok())
-            .filter(|digest| self.path(*digest).join("source").exists())
+            .filter(|digest| source(&self.path(*digest)).exists())
             .collect();
         images.sort_unstable();
         Ok(images)
@@ -140,14 +95,11 @@ impl Cache {
     /// # Errors
     /// [`CacheError::Absent`], [`CacheError::Io`]
     pub fn settings(&self, digest: Digest) -> Result<Settings, CacheError> {
-        let path = self.path(digest).join("source");
-        let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(CacheError::Absent(digest)),
-            other => other.map_err(failed("read", &path))?,
-        };
-        let settings: Settings =
-            serde_json::from_slice(&bytes).map_err(|error| failed("read", &path)(error.into()))?;
-        Ok(Settings { named: settings.named && !self.unnamed(digest).exists(), ..settings })
+        let folder = self.path(digest);
+        Settings::read(&folder).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => CacheError::Absent(digest),
+            _ => failed("read", &source(&folder))(error),
+        })
     }
 
     /// Writes what is kept beside an image's bytes, making the image's folder if needed. Durable on return.
@@ -157,46 +109,30 @@ impl Cache {
     /// # Errors
     /// [`CacheError::Io`]; what was kept before is kept still.
     pub fn set_settings(&self, digest: Digest, settings: &Settings) -> Result<(), CacheError> {
-        let path = self.path(digest).join("source");
-        self.write_settings(digest, settings).map_err(failed("write", &path))
+        let folder = self.path(digest);
+        let mut images = self.room.images();
+        settings.write(&folder).map_err(failed("write", &source(&folder)))?;
+        let kept = images.entry(digest).or_default();
+        kept.named = settings.named;
+        kept.pinned = Some(settings.is_pinned());
+        Ok(())
     }
 
-    fn write_settings(&self, digest: Digest, settings: &Settings) -> io::Result<()> {
-        let (folder, unnamed) = (self.path(digest), self.unnamed(digest));
-        let path = folder.join("source");
-        let bytes = serde_json::to_vec(&Settings { named: true, ..settings.clone() })?;
-        if fs::read(&path).ok().as_ref() != Some(&bytes) {
-            let new = !folder.exists();
-            fs::create_dir_all(&folder)?;
-            if let Err(error) = durable::replace(&path, &bytes) {
-                if new {
-                    // What is left is removed at the next start.
-                    let _ = fs::remove_dir_all(&folder);
-                }
-                return Err(error);
-            }
-            durable::sync_folder(&self.folder)?;
-        }
-        match settings.named {
-            true if unnamed.exists() => fs::remove_file(&unnamed)?,
-            true => return Ok(()),
-            false => drop(File::create(&unnamed)?),
-        }
-        durable::sync_folder(&folder)
-    }
-
-    /// An empty file: the image is exported and fetched no longer.
-    fn unnamed(&self, digest: Digest) -> PathBuf {
-        self.path(digest).join("unnamed")
-    }
-
-    /// Opens an image's bytes; its settings are there already.
+    /// Opens an image's bytes; its settings are there already. Pieces that another image in the cache holds are claimed:
+    /// verifying copies them.
     ///
     /// # Errors
     /// [`CacheError::Io`]
     pub fn volume(&self, image: Arc<Image>) -> Result<Volume, CacheError> {
-        let folder = self.path(image.digest);
-        Volume::open(&folder, image, Arc::clone(&self.quota)).map_err(failed("open", &folder))
+        let digest = image.digest;
+        let folder = self.path(digest);
+        let mut images = self.room.images();
+        for other in images.keys().filter(|other| **other != digest && !self.room.index.knows(**other)) {
+            self.room.index.add_idle(*other, &self.path(*other));
+        }
+        let volume = Volume::open(&folder, image, Arc::clone(&self.room)).map_err(failed("open", &folder))?;
+        images.entry(digest).or_default().open = volume.alive();
+        Ok(volume)
     }
 
     /// Removes an image that is not open, with all its bytes.
@@ -205,51 +141,62 @@ impl Cache {
     /// [`CacheError::Absent`], [`CacheError::Io`]
     pub fn remove(&self, digest: Digest) -> Result<(), CacheError> {
         let folder = self.path(digest);
-        if !folder.join("source").exists() {
+        let mut images = self.room.images();
+        if !source(&folder).exists() {
             return Err(CacheError::Absent(digest));
         }
-        self.quota.release(on_disk(&folder.join("data")));
-        // Without its source it is no image any more, whatever of the rest is removed.
-        fs::remove_file(folder.join("source")).map_err(failed("remove", &folder))?;
-        fs::remove_dir_all(&folder).map_err(failed("remove", &folder))
+        self.room.forget(&mut images, digest).map_err(failed("remove", &folder))
+    }
+
+    /// Evicts images, longest unused first, until `wanted` bytes more fit into the quota or nothing can go; returns whom.
+    /// One that is named, pinned, open or `in_use` stays.
+    ///
+    /// A volume that grows does this by itself, for each piece.
+    pub fn make_room(&self, wanted: u64, in_use: &dyn Fn(Digest) -> bool) -> Vec<Digest> {
+        self.room.evict(wanted, usize::MAX, in_use)
     }
 
     /// When an image was last in use; long ago if that is not known.
     #[must_use]
     pub fn last_used(&self, digest: Digest) -> SystemTime {
-        fs::metadata(self.path(digest).join("have"))
-            .and_then(|meta| meta.modified())
-            .unwrap_or(SystemTime::UNIX_EPOCH)
+        self.room.last_used(digest)
     }
 
     /// Bytes that the cache's files take on disk.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.quota.used.load(Ordering::Relaxed)
+        self.room.used()
     }
 
     /// Bytes the file system has free for us.
     #[must_use]
     pub fn free_bytes(&self) -> u64 {
-        rustix::fs::statvfs(&self.folder).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
-    }
-
-    pub(crate) fn quota(&self) -> &Quota {
-        &self.quota
+        rustix::fs::statvfs(self.folder()).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     pub(crate) fn path(&self, digest: Digest) -> PathBuf {
-        self.folder.join(digest.hex())
+        self.room.path(digest)
+    }
+
+    /// Takes in an image that was made beside the others, named and pinned.
+    pub(crate) fn take_in(&self, digest: Digest, made: &Path) -> io::Result<()> {
+        let path = self.path(digest);
+        let mut images = self.room.images();
+        fs::rename(made, &path)?;
+        crate::durable::sync_folder(self.folder())?;
+        self.room.add(crate::room::on_disk(&path.join("data")));
+        images.insert(digest, Kept { named: true, pinned: Some(true), ..Kept::default() });
+        Ok(())
     }
 
     /// Removes what a publish or an eviction that was cut short left behind.
     fn remove_leftovers(&self) -> Result<(), CacheError> {
-        let list = fs::read_dir(&self.folder).map_err(failed("list", &self.folder))?;
+        let list = fs::read_dir(self.folder()).map_err(failed("list", self.folder()))?;
         for entry in list.flatten() {
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
             let ours = name.starts_with("publish-") || format!("sha256:{name}").parse::<Digest>().is_ok();
-            if ours && !entry.path().join("source").exists() {
+            if ours && !source(&entry.path()).exists() {
                 fs::remove_dir_all(entry.path()).map_err(failed("remove", &entry.path()))?;
             }
         }

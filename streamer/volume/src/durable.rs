@@ -1,11 +1,13 @@
 //! Files that are whole or absent.
 
+use crate::probe::{self, Op};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
 
 /// Replaces a file so that after a crash either the old or the new content is there.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    probe::before(path, &Op::Replace(bytes))?;
     let beside = path.with_extension("new");
     let replaced = write_new(&beside, bytes).and_then(|()| fs::rename(&beside, path));
     if replaced.is_err() {

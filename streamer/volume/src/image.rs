@@ -104,6 +104,12 @@ impl Image {
             && self.sha1.get(at * 20..at * 20 + 20) == Some(digest(&SHA1_FOR_LEGACY_USE_ONLY, bytes).as_ref())
     }
 
+    /// SHA-256 of a piece's bytes; zero bytes for a zero piece.
+    pub(crate) fn sha256_of(&self, piece: u32) -> Option<&[u8]> {
+        let at = piece as usize * 32;
+        self.sha256.get(at..at + 32)
+    }
+
     fn find_zero_pieces(&mut self) -> Result<(), InvalidImage> {
         let mut known: Option<(u32, Vec<u8>)> = None;
         for piece in 0..self.geometry.pieces() {

@@ -1,12 +1,13 @@
 //! Makes an image of a file: copies, cuts and hashes it on all cores.
 
-use crate::cache::{CacheError, Settings, failed, on_disk};
-use crate::have::{Claims, Have, Stamp};
+use crate::cache::{CacheError, failed};
+use crate::data::{copy_whole, data_ranges};
+use crate::have::{Counted, Have, HaveFile, Stamp};
 use crate::image::{check_sizes, sha1, sha256, write, zero_sha1};
-use crate::{Cache, Image, InvalidImage, Privacy, Source, Volume, durable};
+use crate::settings::source;
+use crate::{Cache, Image, InvalidImage, Privacy, Settings, Source, Volume, durable};
 use bytes::Bytes;
-use rustix::fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, seek};
-use rustix::io::Errno;
+use rustix::fs::{FallocateFlags, fallocate};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Range;
@@ -14,7 +15,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use streamer_api::{BytesBySource, ImageSource};
+use streamer_api::ImageSource;
 use streamer_plan::{Geometry, Pieces};
 use thiserror::Error;
 use types::Base64;
@@ -80,15 +81,11 @@ impl Draft {
     /// [`CacheError::Io`]
     pub fn install(&self, cache: &Cache) -> Result<(), CacheError> {
         let path = cache.path(self.image.digest);
-        let rename = || {
-            let settings = self.settings();
-            durable::replace(&self.folder.join("source"), &serde_json::to_vec(&settings)?)?;
-            fs::rename(&self.folder, &path)?;
-            durable::sync_folder(cache.folder())
+        let take_in = || {
+            durable::replace(&source(&self.folder), &serde_json::to_vec(&self.settings())?)?;
+            cache.take_in(self.image.digest, &self.folder)
         };
-        rename().map_err(failed("make", &path))?;
-        cache.quota().add(on_disk(&path.join("data")));
-        Ok(())
+        take_in().map_err(failed("make", &path))
     }
 
     /// How it is kept.
@@ -170,8 +167,8 @@ pub fn publish(
         write(geometry, &sha1s, sha256s, tracker, public).map_err(|error| unsuitable(error.to_string()))?;
     let image = Arc::new(Image::parse(&metainfo, &manifest, Some(sha256(&manifest)), Privacy::Any)?);
     save_have(&folder, &data, &image).map_err(failed("write", &folder))?;
-    let source = ImageSource::new(Base64(metainfo), Base64(manifest), tracker.to_owned());
-    Ok(Draft { image, source, folder: cleanup.keep() })
+    let named = ImageSource::new(Base64(metainfo), Base64(manifest), tracker.to_owned());
+    Ok(Draft { image, source: named, folder: cleanup.keep() })
 }
 
 /// Removes a folder unless it is kept.
@@ -198,25 +195,14 @@ fn save_have(folder: &Path, data: &File, image: &Image) -> io::Result<()> {
     for piece in (0..pieces).filter(|piece| !image.zero.contains(*piece)) {
         held.insert(piece);
     }
-    let claims = Claims { cached: held.clone(), held, touched: Pieces::none(pieces) };
-    Have::new(&claims, BytesBySource::default(), 0, 0, Some(Stamp::of(data)?)).save(&folder.join("have"))
-}
-
-/// Byte ranges of a file that are not holes.
-fn data_ranges(file: &File, length: u64) -> io::Result<Vec<Range<u64>>> {
-    let mut ranges = Vec::new();
-    let mut at = 0;
-    while at < length {
-        let start = match seek(file, SeekFrom::Data(at)) {
-            Err(Errno::NXIO) => break,
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(std::iter::once(0..length).collect()),
-            other => other?,
-        };
-        let end = seek(file, SeekFrom::Hole(start))?.min(length);
-        ranges.push(start..end);
-        at = end;
-    }
-    Ok(ranges)
+    let have = Have {
+        cached: held.clone(),
+        held,
+        touched: Pieces::none(pieces),
+        counted: Counted::default(),
+        clean: Some(Stamp::of(data)?),
+    };
+    HaveFile::open(folder.join("have"), pieces)?.0.save(&have)
 }
 
 /// Copying and hashing, piece by piece, shared by all cores.
@@ -293,7 +279,7 @@ impl<'a> Work<'a> {
         if self.ranges.get(at).is_none_or(|range| range.start >= end) {
             return Ok(Content::Zero);
         }
-        if copy_whole(self.from, self.to, offset, buffer.len())? {
+        if copy_whole(self.from, offset, self.to, offset, buffer.len())? {
             self.to.read_exact_at(buffer, offset)?;
         } else {
             self.from.read_exact_at(buffer, offset)?;
@@ -314,21 +300,4 @@ impl<'a> Work<'a> {
 enum Content {
     Data,
     Zero,
-}
-
-/// Copies in the kernel; `false` if it cannot between these files.
-fn copy_whole(from: &File, to: &File, offset: u64, length: usize) -> io::Result<bool> {
-    let (mut read_at, mut write_at) = (offset, offset);
-    let mut rest = length;
-    while rest > 0 {
-        match copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), rest) {
-            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it became shorter")),
-            Ok(copied) => rest -= copied,
-            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if rest == length => {
-                return Ok(false);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(true)
 }

@@ -1,3 +1,9 @@
+mod crash;
+mod huge;
+mod room;
+mod sharing;
+pub(crate) mod shim;
+
 use crate::{Cache, Image, PieceState, Privacy, Ready, Settings, Source, Stored, Volume, publish};
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -20,13 +26,66 @@ fn disk() -> Vec<u8> {
 
 /// Makes an image elsewhere: its source and its description.
 fn made() -> (ImageSource, Arc<Image>) {
-    let folder = tempfile::tempdir().unwrap();
-    let cache = Cache::open(&folder.path().join("cache"), None).unwrap();
-    let raw = folder.path().join("raw");
-    std::fs::write(&raw, disk()).unwrap();
-    let draft =
-        publish(&cache, &raw, "http://tracker/announce", Some(PIECE as u64), false, &|_, _| {}).unwrap();
-    (draft.source.clone(), Arc::clone(&draft.image))
+    let made = Made::new(disk(), PIECE);
+    (made.source, made.image)
+}
+
+/// An image, and its bytes.
+struct Made {
+    source: ImageSource,
+    image: Arc<Image>,
+    bytes: Vec<u8>,
+}
+
+impl Made {
+    fn new(bytes: Vec<u8>, piece_bytes: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&folder.path().join("cache"), None).unwrap();
+        let raw = folder.path().join("raw");
+        std::fs::write(&raw, &bytes).unwrap();
+        let size = Some(piece_bytes as u64);
+        let draft = publish(&cache, &raw, "http://tracker/announce", size, false, &|_, _| {}).unwrap();
+        Self { source: draft.source.clone(), image: Arc::clone(&draft.image), bytes }
+    }
+
+    /// Pieces of numbered bytes: equal numbers are equal pieces, zero is a zero piece.
+    fn of(pieces: &[u32]) -> Self {
+        Self::new(pieces.iter().flat_map(|number| numbered(*number)).collect(), PIECE)
+    }
+
+    fn piece(&self, index: u32) -> Bytes {
+        let at = self.image.geometry.offset(index) as usize;
+        Bytes::copy_from_slice(&self.bytes[at..at + self.image.geometry.length(index) as usize])
+    }
+
+    fn digest(&self) -> types::Digest {
+        self.image.digest
+    }
+}
+
+fn numbered(number: u32) -> Vec<u8> {
+    number.to_le_bytes().repeat(PIECE / 4)
+}
+
+/// Names an image, or only keeps it, and opens it.
+fn open_in(cache: &Cache, made: &Made, named: bool) -> Volume {
+    let settings = Settings { source: made.source.clone(), named, pinned: false };
+    cache.set_settings(made.digest(), &settings).unwrap();
+    cache.volume(Arc::clone(&made.image)).unwrap()
+}
+
+/// Names an image that is here as a whole.
+fn full_in(cache: &Cache, made: &Made, named: bool) -> Volume {
+    let volume = open_in(cache, made, named);
+    let zero = &made.image.zero;
+    for piece in (0..made.image.geometry.pieces()).filter(|piece| !zero.contains(*piece)) {
+        assert_eq!(volume.store(piece, &made.piece(piece), Source::Peer), Stored::Disk);
+    }
+    volume
+}
+
+fn pieces(volume: &Volume, state: PieceState) -> Vec<u32> {
+    volume.pieces_in(&[state]).collect()
 }
 
 struct Host {
@@ -205,14 +264,16 @@ fn one_cache_has_one_daemon() {
 }
 
 #[test]
-fn an_unreadable_map_claims_nothing() {
+fn without_a_readable_map_what_is_in_the_file_is_claimed() {
     let host = Host::new(None);
     let volume = host.open();
     volume.store(0, &piece(0), Source::Origin);
     volume.close().unwrap();
     drop(volume);
     std::fs::write(host.cache.path(host.image.digest).join("have"), b"{").unwrap();
-    assert_eq!(host.open().state(0), PieceState::Absent);
+    let volume = host.open();
+    assert_eq!((volume.state(0), volume.state(2)), (PieceState::Claimed, PieceState::Absent));
+    assert_eq!(bytes(volume.read(0, 512)).unwrap(), disk()[..512]);
 }
 
 fn crash_and_look(host: &Host, data: &[u8]) {
