@@ -4,70 +4,20 @@
 
 mod stand;
 
-use stand::{Daemon, Nbd, PIECE, Stand, Tracker, until};
+use stand::authority::Authority;
+use stand::rogue::{Manner, Rogue};
+use stand::{Daemon, Nbd, PIECE, Stand, Tracker, handshake, until};
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 use streamer_api::{ImageStatus, Prefetch};
 
-fn info_hash(stand: &Stand) -> [u8; 20] {
-    let manifest: streamer_api::Manifest = serde_json::from_slice(&stand.published.manifest.0).unwrap();
-    let mut hash = [0; 20];
-    for (byte, pair) in hash.iter_mut().zip(manifest.info_hash.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-    }
-    hash
-}
-
-fn handshake(info_hash: [u8; 20], peer_id: &[u8; 20]) -> Vec<u8> {
-    let mut bytes = b"\x13BitTorrent protocol\0\0\0\0\0\0\0\0".to_vec();
-    bytes.extend_from_slice(&info_hash);
-    bytes.extend_from_slice(peer_id);
-    bytes
-}
-
-/// A seeder that claims everything and sends garbage for it.
-fn evil_seeder(info_hash: [u8; 20], pieces: usize) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let _ = serve_garbage(stream.unwrap(), info_hash, pieces);
-        }
-    });
-    address
-}
-
-fn serve_garbage(mut stream: TcpStream, info_hash: [u8; 20], pieces: usize) -> std::io::Result<()> {
-    stream.read_exact(&mut [0; 68])?;
-    stream.write_all(&handshake(info_hash, b"-CO0100-evilevilevil"))?;
-    let bytes = pieces / 8;
-    stream.write_all(&u32::try_from(bytes + 1).unwrap().to_be_bytes())?;
-    stream.write_all(&[5])?;
-    stream.write_all(&vec![0xff; bytes])?;
-    stream.write_all(&[0, 0, 0, 1, 1])?;
-    loop {
-        let mut length = [0; 4];
-        stream.read_exact(&mut length)?;
-        let mut message = vec![0; u32::from_be_bytes(length) as usize];
-        stream.read_exact(&mut message)?;
-        if message.first() != Some(&6) {
-            continue;
-        }
-        let asked = u32::from_be_bytes(message[9..13].try_into().unwrap());
-        stream.write_all(&(asked + 9).to_be_bytes())?;
-        stream.write_all(&[7])?;
-        stream.write_all(&message[1..9])?;
-        stream.write_all(&vec![0xee; asked as usize])?;
-    }
-}
-
 #[tokio::test]
 async fn a_peer_that_sends_garbage_is_banned_and_the_data_is_right() {
     let stand = Stand::new(16).await;
-    stand.tracker.add(evil_seeder(info_hash(&stand), 16));
+    stand.tracker.add(Rogue::start(&stand, Manner::Poisons).await.address);
     let host = stand.host(Prefetch::Off).await;
     let both =
         |status: &ImageStatus| status.peers.len() == 2 && status.peers.iter().all(|peer| peer.pieces == 16);
@@ -83,7 +33,7 @@ async fn a_peer_that_sends_garbage_is_banned_and_the_data_is_right() {
 async fn peers_that_speak_nonsense_are_dropped_and_others_served() {
     let stand = Stand::new(16).await;
     let address: SocketAddr = stand.origin.client.status().await.unwrap().listen.parse().unwrap();
-    let hash = info_hash(&stand);
+    let hash = stand.info_hash();
     let ask = |piece: u32, begin: u32, length: u32| {
         let mut message = vec![0, 0, 0, 13, 6];
         [piece, begin, length].iter().for_each(|number| message.extend_from_slice(&number.to_be_bytes()));
@@ -202,45 +152,6 @@ async fn block_clients_that_speak_nonsense_are_dropped_and_others_served() {
     .await
     .unwrap();
     stand.check(&host, 0, 8 * PIECE).await;
-}
-
-/// An authority, and a function that makes a host's certificate.
-struct Authority {
-    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
-    pem: String,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: rcgen::Issuer::new(params, key), pem }
-    }
-
-    /// A daemon with a certificate of this authority, trusting `trusted`.
-    async fn daemon(&self, name: &str, role: &str, trusted: &Self) -> Daemon {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let daemon = Daemon::prepare(role, "");
-        let folder = daemon.folder.path();
-        let write = |file: &str, text: &str| {
-            std::fs::write(folder.join(file), text).unwrap();
-            folder.join(file).display().to_string()
-        };
-        let tls = format!(
-            "[tls]\nca = {:?}\ncert = {:?}\nkey = {:?}\n",
-            write("ca.pem", &trusted.pem),
-            write("cert.pem", &certificate.pem()),
-            write("key.pem", &key.serialize_pem())
-        );
-        let config = std::fs::read_to_string(folder.join("config.toml")).unwrap();
-        write("config.toml", &(config + &tls));
-        daemon.up().await
-    }
 }
 
 #[tokio::test]

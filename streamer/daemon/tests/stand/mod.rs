@@ -1,14 +1,17 @@
 //! What the tests stand on: real daemons, a tiny tracker, a block client that speaks NBD by hand.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its own part, and a test may panic")]
 
+pub(crate) mod authority;
+pub(crate) mod rogue;
+
 use axum::Router;
-use axum::extract::{RawQuery, State};
+use axum::extract::{ConnectInfo, RawQuery, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -23,8 +26,17 @@ pub(crate) const PIECE: u64 = 65536;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits for a condition, with a deadline.
-pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, check: impl FnMut() -> F) -> T {
+    until_within(PATIENCE, what, check).await
+}
+
+/// The same, for what may take longer.
+pub(crate) async fn until_within<T, F: Future<Output = Option<T>>>(
+    patience: Duration,
+    what: &str,
+    mut check: impl FnMut() -> F,
+) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = check().await {
             return found;
@@ -34,7 +46,7 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut chec
     }
 }
 
-type Swarm = BTreeMap<String, BTreeMap<String, SocketAddr>>;
+type Swarm = BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, SocketAddr>>;
 
 /// A tracker that knows just enough; it can be down.
 #[derive(Clone, Default)]
@@ -47,10 +59,15 @@ pub(crate) struct Tracker {
 
 impl Tracker {
     pub(crate) async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at([127, 0, 0, 1].into()).await
+    }
+
+    pub(crate) async fn start_at(address: IpAddr) -> Self {
+        let listener = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
         let url = format!("http://{}/announce", listener.local_addr().unwrap());
         let tracker = Self { url, ..Self::default() };
         let router = Router::new().route("/announce", get(announce)).with_state(tracker.clone());
+        let router = router.into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, router).await });
         tracker
     }
@@ -60,23 +77,38 @@ impl Tracker {
         until("an announce", || async { (self.announces.load(Ordering::SeqCst) > 0).then_some(()) }).await;
     }
 
+    /// Waits until a peer with this address is in a swarm.
+    pub(crate) async fn knows(&self, address: IpAddr) {
+        let known = || async {
+            let swarms = self.swarms.lock().unwrap();
+            swarms.values().flat_map(BTreeMap::values).any(|peer| peer.ip() == address).then_some(())
+        };
+        until(&format!("{address} to announce itself"), known).await;
+    }
+
     /// Puts a peer of ours into every swarm.
     pub(crate) fn add(&self, address: SocketAddr) {
         for swarm in self.swarms.lock().unwrap().values_mut() {
-            swarm.insert(address.to_string(), address);
+            swarm.insert(address.to_string().into_bytes(), address);
         }
     }
 }
 
-async fn announce(State(tracker): State<Tracker>, RawQuery(query): RawQuery) -> Result<Vec<u8>, StatusCode> {
+async fn announce(
+    State(tracker): State<Tracker>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    RawQuery(query): RawQuery,
+) -> Result<Vec<u8>, StatusCode> {
     if tracker.down.load(Ordering::SeqCst) {
         return Err(StatusCode::SERVICE_UNAVAILABLE);
     }
     tracker.announces.fetch_add(1, Ordering::SeqCst);
     let query = query.unwrap();
     let get = |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key)).unwrap_or("");
-    let address: SocketAddr = format!("{}:{}", get("ip="), get("port=")).parse().unwrap();
-    let (hash, peer) = (get("info_hash=").to_owned(), get("peer_id=").to_owned());
+    // Not every client says its address.
+    let ip: IpAddr = get("ip=").parse().unwrap_or(from.ip());
+    let address = SocketAddr::new(ip, get("port=").parse().unwrap());
+    let (hash, peer) = (bytes(get("info_hash=")), bytes(get("peer_id=")));
     let mut swarms = tracker.swarms.lock().unwrap();
     let swarm = swarms.entry(hash).or_default();
     if get("event=") == "stopped" {
@@ -94,6 +126,27 @@ async fn announce(State(tracker): State<Tracker>, RawQuery(query): RawQuery) -> 
     answer.extend_from_slice(&compact);
     answer.push(b'e');
     Ok(answer)
+}
+
+/// The bytes of a percent-encoded value: no two clients encode the same ones.
+fn bytes(value: &str) -> Vec<u8> {
+    let mut parts = value.split('%');
+    let mut bytes = parts.next().unwrap().as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(&part[..2], 16).unwrap());
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    bytes
+}
+
+/// The daemon: built with its own tests; for another crate's, whatever was built last beside them.
+fn binary() -> PathBuf {
+    if let Some(built) = option_env!("CARGO_BIN_EXE_collective-streamer") {
+        return built.into();
+    }
+    let beside = std::env::current_exe().unwrap().parent().unwrap().with_file_name("collective-streamer");
+    assert!(beside.exists(), "build it first: cargo build -p streamer-daemon");
+    beside
 }
 
 /// A daemon; killed and removed with the test.
@@ -118,10 +171,15 @@ impl Daemon {
 
     /// A daemon that is not started.
     pub(crate) fn prepare(role: &str, more: &str) -> Self {
+        Self::prepare_at([127, 0, 0, 1].into(), role, more)
+    }
+
+    /// The same, for peers that reach it by another address than loopback's.
+    pub(crate) fn prepare_at(address: IpAddr, role: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).display().to_string();
         let config = format!(
-            "socket = {:?}\nnbd_socket = {:?}\ncache_dir = {:?}\nlisten = \"127.0.0.1:0\"\nrole = {role:?}\n{more}",
+            "socket = {:?}\nnbd_socket = {:?}\ncache_dir = {:?}\nlisten = \"{address}:0\"\nrole = {role:?}\n{more}",
             path("api.sock"),
             path("nbd.sock"),
             path("cache"),
@@ -138,8 +196,15 @@ impl Daemon {
 
     /// Starts the process, the first time or after a kill.
     pub(crate) async fn again(&mut self) {
+        self.launch();
+        let client = self.client.clone();
+        until("the daemon to answer", || async { client.status().await.ok() }).await;
+    }
+
+    /// Starts the process, and does not wait for it.
+    pub(crate) fn launch(&mut self) {
         let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_collective-streamer"))
+        let child = Command::new(binary())
             .arg("--config")
             .arg(self.folder.path().join("config.toml"))
             .env("COLLECTIVE_LOG", "debug,hyper=info,reqwest=info")
@@ -147,8 +212,6 @@ impl Daemon {
             .spawn()
             .unwrap();
         self.process = Some(child);
-        let client = self.client.clone();
-        until("the daemon to answer", || async { client.status().await.ok() }).await;
     }
 
     /// As the kernel would: nothing is closed in order.
@@ -157,6 +220,20 @@ impl Daemon {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// SIGSTOP: the kernel goes on answering for it, it does not.
+    pub(crate) fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// SIGCONT.
+    pub(crate) fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.pid().to_string()]).status().unwrap().success());
     }
 
     /// SIGTERM, and waits.
@@ -172,6 +249,13 @@ impl Daemon {
         self.process.as_ref().unwrap().id()
     }
 
+    /// Memory it has, in KiB.
+    pub(crate) fn rss_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     pub(crate) fn nbd(&self) -> PathBuf {
         self.folder.path().join("nbd.sock")
     }
@@ -181,11 +265,15 @@ impl Daemon {
     }
 
     pub(crate) async fn publish(&self, path: &Path, tracker: &str) -> Published {
+        self.publish_as(path, tracker, false).await
+    }
+
+    pub(crate) async fn publish_as(&self, path: &Path, tracker: &str, public: bool) -> Published {
         let request = PublishRequest {
             path: path.to_owned(),
             tracker: tracker.to_owned(),
             piece_bytes: Some(ByteSize(PIECE)),
-            public: false,
+            public,
         };
         self.client.publish(&request, |_| {}).await.unwrap()
     }
@@ -216,6 +304,14 @@ impl Daemon {
 pub(crate) fn source(published: &Published, tracker: &str, prefetch: Prefetch) -> ImageSource {
     let (metainfo, manifest) = (published.metainfo.clone(), published.manifest.clone());
     ImageSource { prefetch, ..ImageSource::new(metainfo, manifest, tracker.to_owned()) }
+}
+
+/// A peer's half of a handshake, without extensions.
+pub(crate) fn handshake(info_hash: [u8; 20], peer_id: &[u8; 20]) -> Vec<u8> {
+    let mut bytes = b"\x13BitTorrent protocol\0\0\0\0\0\0\0\0".to_vec();
+    bytes.extend_from_slice(&info_hash);
+    bytes.extend_from_slice(peer_id);
+    bytes
 }
 
 /// A disk of `pieces` pieces: random, but every fourth is zero.
@@ -262,6 +358,15 @@ impl Stand {
     pub(crate) fn slice(&self, offset: u64, length: u64) -> &[u8] {
         let at = usize::try_from(offset).unwrap();
         &self.bytes[at..at + usize::try_from(length).unwrap()]
+    }
+
+    pub(crate) fn info_hash(&self) -> [u8; 20] {
+        let manifest: streamer_api::Manifest = serde_json::from_slice(&self.published.manifest.0).unwrap();
+        let mut hash = [0; 20];
+        for (byte, pair) in hash.iter_mut().zip(manifest.info_hash.as_bytes().chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        }
+        hash
     }
 
     /// Reads as a guest would, away from the runtime's threads.
