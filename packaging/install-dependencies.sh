@@ -17,6 +17,7 @@ main=(
   tcpdump curl jq                 # proofs on the wire
   nbdkit fio rsync                # figures: other servers, block clients and updates beside ours
   transmission-daemon             # another client in the swarm
+  libnbd-bin                      # other block clients: nbdinfo, nbdcopy
   chromium                        # browser tests
 )
 

@@ -4,11 +4,11 @@
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 use streamer_export::{Export, Extent, READ_BYTES_MAX, Reading, Server};
-use tokio::io::AsyncWrite;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
 
 const SIZE: u64 = 1 << 20;
 /// Alternately zero and not.
@@ -59,35 +59,6 @@ impl Export for Image {
     }
 }
 
-/// Takes replies, slowly every other time, so that several wait.
-#[derive(Default)]
-struct Client {
-    busy: bool,
-}
-
-impl AsyncWrite for Client {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.busy = !self.busy;
-        if self.busy {
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
 struct World {
     server: Server,
     runtime: tokio::runtime::Runtime,
@@ -98,8 +69,24 @@ fuzz_target!(|bytes: &[u8]| {
     let world = WORLD.get_or_init(|| {
         let server = Server::new();
         server.add(NAME.to_owned(), Arc::new(Image));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         World { server, runtime }
     });
-    world.runtime.block_on(world.server.converse(bytes, Client::default()));
+    world.runtime.block_on(async {
+        let (mut client, server) = UnixStream::pair().expect("a pair of sockets");
+        let serving = async {
+            world.server.converse(server, &CancellationToken::new()).await;
+        };
+        let speaking = async {
+            let (mut reader, mut writer) = client.split();
+            let sending = async {
+                // The server may hang up at any byte.
+                let _ = writer.write_all(bytes).await;
+                let _ = writer.shutdown().await;
+            };
+            let receiving = tokio::io::copy(&mut reader, &mut tokio::io::sink());
+            let _ = tokio::join!(sending, receiving);
+        };
+        tokio::join!(serving, speaking);
+    });
 });

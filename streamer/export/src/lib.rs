@@ -9,7 +9,12 @@
 //! - A client that breaks the protocol loses its connection; no length it names is believed before it is bounded.
 //! - Nothing is ever written.
 
+mod inbox;
+mod late;
 mod negotiation;
+mod patience;
+mod reply;
+mod request;
 mod server;
 mod transmission;
 mod wire;

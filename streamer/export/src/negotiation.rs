@@ -1,5 +1,6 @@
 //! The handshake: which export, which replies.
 
+use crate::request::Form;
 use crate::server::Entry;
 use crate::wire::*;
 use crate::{Export, READ_BYTES_MAX, Server};
@@ -11,8 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Longest option, in bytes. An export name is 64 and a query of contexts little more.
 const OPTION_BYTES_MAX: u32 = 16 << 10;
-/// Options of one client.
-const OPTIONS_MAX: u32 = 256;
+/// Options of one client: some tools list all exports and ask for each with three.
+pub(crate) const OPTIONS_MAX: u32 = 64 << 10;
+/// A list is sent in parts of about this many bytes.
+const LIST_BYTES: usize = 64 << 10;
 
 /// What was agreed.
 pub(crate) struct Session {
@@ -20,9 +23,7 @@ pub(crate) struct Session {
     pub(crate) export: Arc<dyn Export>,
     /// Ends the connection.
     pub(crate) gone: CancellationToken,
-    pub(crate) structured: bool,
-    /// `base:allocation` was chosen for this export.
-    pub(crate) allocation: bool,
+    pub(crate) form: Form,
 }
 
 pub(crate) fn broken(what: &'static str) -> io::Error {
@@ -109,11 +110,17 @@ impl State<'_> {
             }
             OPT_LIST if !data.is_empty() => reply(writer, option, REP_ERR_INVALID, b"").await?,
             OPT_LIST => {
+                let mut list = Vec::new();
                 for name in self.server.names() {
-                    let mut entry = Vec::new();
+                    let mut entry = Vec::with_capacity(4 + name.len());
                     put_string(&mut entry, &name);
-                    reply(writer, option, REP_SERVER, &entry).await?;
+                    put_reply(&mut list, option, REP_SERVER, &entry);
+                    if list.len() >= LIST_BYTES {
+                        writer.write_all(&list).await?;
+                        list.clear();
+                    }
                 }
+                writer.write_all(&list).await?;
                 reply(writer, option, REP_ACK, b"").await?;
             }
             OPT_INFO | OPT_GO => return self.info(writer, option, data).await,
@@ -132,14 +139,15 @@ impl State<'_> {
     async fn export_name<W: AsyncWrite + Unpin>(&mut self, writer: &mut W, data: &[u8]) -> io::Result<Next> {
         let name = std::str::from_utf8(data).map_err(|_| broken("export name is not UTF-8"))?;
         let (entry, reader) = self.server.find(name).ok_or_else(|| broken("no such export"))?;
+        let session = self.session(name, entry, reader);
         let mut answer = Vec::new();
-        answer.put_u64(entry.export.size());
+        answer.put_u64(session.export.size());
         answer.put_u16(EXPORT_FLAGS);
         if !self.no_zeroes {
             answer.put_bytes(0, 124);
         }
         writer.write_all(&answer).await?;
-        Ok(Next::Transmit(self.session(name, entry, reader)))
+        Ok(Next::Transmit(session))
     }
 
     async fn info<W: AsyncWrite + Unpin>(
@@ -161,9 +169,12 @@ impl State<'_> {
             reply(writer, option, REP_ERR_UNKNOWN, b"this image is not exported here").await?;
             return Ok(Next::Option);
         };
+        let size = entry.export.size();
+        // Its reader is known to the export before the client knows that it may read.
+        let session = (option == OPT_GO).then(|| self.session(&name, entry, reader));
         let mut export = Vec::new();
         export.put_u16(INFO_EXPORT);
-        export.put_u64(entry.export.size());
+        export.put_u64(size);
         export.put_u16(EXPORT_FLAGS);
         reply(writer, option, REP_INFO, &export).await?;
         let mut sizes = Vec::new();
@@ -173,10 +184,7 @@ impl State<'_> {
         sizes.put_u32(READ_BYTES_MAX);
         reply(writer, option, REP_INFO, &sizes).await?;
         reply(writer, option, REP_ACK, b"").await?;
-        if option == OPT_INFO {
-            return Ok(Next::Option);
-        }
-        Ok(Next::Transmit(self.session(&name, entry, reader)))
+        Ok(session.map_or(Next::Option, Next::Transmit))
     }
 
     async fn contexts<W: AsyncWrite + Unpin>(
@@ -211,8 +219,10 @@ impl State<'_> {
         Session {
             export: entry.export.for_reader(reader),
             gone: entry.gone,
-            structured: self.structured,
-            allocation: self.allocation_of.as_deref() == Some(name),
+            form: Form {
+                structured: self.structured,
+                allocation: self.allocation_of.as_deref() == Some(name),
+            },
         }
     }
 }
@@ -258,10 +268,14 @@ async fn reply(
     data: &[u8],
 ) -> io::Result<()> {
     let mut answer = Vec::with_capacity(20 + data.len());
+    put_reply(&mut answer, option, kind, data);
+    writer.write_all(&answer).await
+}
+
+fn put_reply(answer: &mut Vec<u8>, option: u32, kind: u32, data: &[u8]) {
     answer.put_u64(REPLY_MAGIC);
     answer.put_u32(option);
     answer.put_u32(kind);
     answer.put_u32(u32::try_from(data.len()).unwrap_or(0));
     answer.put_slice(data);
-    writer.write_all(&answer).await
 }

@@ -7,8 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -94,11 +93,7 @@ impl Server {
                     let (server, shutdown) = (self.clone(), shutdown.clone());
                     tasks.spawn(async move {
                         let _permit = permit;
-                        let (reader, writer) = stream.into_split();
-                        tokio::select! {
-                            () = server.converse(reader, writer) => {}
-                            () = shutdown.cancelled() => {}
-                        }
+                        server.converse(stream, &shutdown).await;
                     });
                 }
                 Err(error) => {
@@ -112,25 +107,27 @@ impl Server {
         tasks.wait().await;
     }
 
-    /// Speaks with one client until it leaves, breaks the protocol, or its export is removed. [`Server::serve`] does
-    /// this for each connection; the bytes may come from anywhere.
-    pub async fn converse(&self, mut reader: impl AsyncRead + Unpin, mut writer: impl AsyncWrite + Unpin) {
+    /// Speaks with one client until it leaves, breaks the protocol, or its export is removed, or until `shutdown`.
+    /// [`Server::serve`] does this for each connection.
+    pub async fn converse(&self, mut stream: UnixStream, shutdown: &CancellationToken) {
+        let (mut reader, mut writer) = stream.split();
         let negotiating = negotiation::negotiate(&mut reader, &mut writer, self);
-        let negotiated = tokio::time::timeout(NEGOTIATION_TIMEOUT, negotiating).await;
+        let negotiated = tokio::select! {
+            negotiated = tokio::time::timeout(NEGOTIATION_TIMEOUT, negotiating) => negotiated,
+            () = shutdown.cancelled() => return,
+        };
         let session = match negotiated {
             Ok(Ok(Some(session))) => session,
             Ok(Ok(None)) => return,
             Ok(Err(error)) => return tracing::debug!(%error, "a block client failed to negotiate"),
             Err(_) => return tracing::debug!("a block client chose no export in time"),
         };
-        let gone = session.gone.clone();
-        tokio::select! {
-            ended = transmission::serve(reader, writer, session) => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a block client was dropped");
-                }
-            }
-            () = gone.cancelled() => {}
+        let served = match stream.into_std() {
+            Ok(stream) => transmission::serve(stream, session, shutdown).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served {
+            tracing::debug!(%error, "a block client was dropped");
         }
     }
 

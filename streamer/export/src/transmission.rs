@@ -1,237 +1,213 @@
 //! Requests and replies, many at a time, in whatever order they are ready.
+//!
+//! A connection is a thread. Bytes in memory go from the page cache into a buffer behind their header, and all replies
+//! of a batch leave in one call; a read that waits is a task of the runtime (`late`), so that the thread is free for
+//! those behind it. Refused: a task for the connection, too. It costs two more system calls and a queue for each
+//! batch, which is as much as the read itself.
 
-use crate::negotiation::{Session, broken};
-use crate::wire::*;
-use crate::{Export, Extent, READ_BYTES_MAX};
-use bytes::{BufMut as _, Bytes};
+use crate::Export;
+use crate::inbox::Inbox;
+use crate::late::Late;
+use crate::negotiation::Session;
+use crate::reply::Replies;
+use crate::request::{Form, Request, Task};
+use crate::wire::EIO;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, Shutdown, send};
 use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, BufWriter};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
-/// Requests of one connection at a time; the next is read when one is answered.
-const REQUESTS_MAX: usize = 128;
-/// Bytes asked by the requests of one connection at a time, in KiB.
-const REQUEST_KIB_MAX: u32 = 128 << 10;
+/// Replies are sent when they are this many bytes, though more requests are here.
+const BATCH_BYTES: usize = 256 << 10;
+/// Of a connection's thread: nothing deep runs on it.
+const STACK_BYTES: usize = 256 << 10;
 
-#[derive(Debug, Clone, Copy)]
-struct Request {
-    flags: u16,
-    command: u16,
-    cookie: u64,
-    offset: u64,
-    length: u32,
-}
-
-/// Parts of a reply, with what it keeps reserved until it is sent.
-struct Reply {
-    parts: Vec<Bytes>,
-    _reserved: Reserved,
-}
-
-struct Reserved {
-    _request: OwnedSemaphorePermit,
-    _bytes: OwnedSemaphorePermit,
-}
-
-/// Serves one client until it leaves. Reads that wait end with it.
+/// Serves one client until it leaves or its export is gone. Reads that wait end with it, also if this is dropped.
 pub(crate) async fn serve(
-    reader: impl AsyncRead + Unpin,
-    writer: impl AsyncWrite + Unpin,
+    stream: UnixStream,
     session: Session,
+    shutdown: &CancellationToken,
 ) -> io::Result<()> {
-    let (replies, queue) = mpsc::channel(REQUESTS_MAX);
-    let mut tasks = JoinSet::new();
+    stream.set_nonblocking(false)?;
+    let stream = Arc::new(stream);
+    let hang_up = HangUp(Arc::clone(&stream));
+    let late = Late::new(Handle::current())?;
+    let Session { export, gone, form } = session;
+    let (ended, end) = oneshot::channel();
+    std::thread::Builder::new().name("block client".to_owned()).stack_size(STACK_BYTES).spawn(move || {
+        let replies = Replies::default();
+        let result = Connection { stream: &stream, export, form, late, replies }.run();
+        // Nobody asks if the server was dropped.
+        let _ = ended.send(result);
+    })?;
+    let broken = |_| io::Error::other("the thread of a block client panicked");
+    tokio::pin!(end);
     tokio::select! {
-        result = receive(BufReader::new(reader), &session, replies, &mut tasks) => result,
-        result = send(BufWriter::new(writer), queue) => result,
+        result = &mut end => return result.map_err(broken)?,
+        () = gone.cancelled() => {}
+        () = shutdown.cancelled() => {}
+    }
+    drop(hang_up);
+    end.await.map_err(broken)?
+}
+
+/// Ends the connection's thread: whatever it waits for on the socket is over.
+struct HangUp(Arc<UnixStream>);
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        // It may be closed from the other side.
+        let _ = rustix::net::shutdown(&*self.0, Shutdown::Both);
     }
 }
 
-async fn receive(
-    mut stream: impl AsyncRead + Unpin,
-    session: &Session,
-    replies: mpsc::Sender<Reply>,
-    tasks: &mut JoinSet<()>,
-) -> io::Result<()> {
-    let requests = Arc::new(Semaphore::new(REQUESTS_MAX));
-    let bytes = Arc::new(Semaphore::new(REQUEST_KIB_MAX as usize));
-    loop {
-        let Some(request) = next(&mut stream).await? else { return Ok(()) };
-        if request.command == CMD_DISC {
-            return Ok(());
-        }
-        if request.command == CMD_WRITE {
-            // Its payload must be taken off the wire to find the next request.
-            if request.length > READ_BYTES_MAX {
-                return Err(broken("a write larger than any may be"));
+struct Connection<'a> {
+    stream: &'a UnixStream,
+    export: Arc<dyn Export>,
+    form: Form,
+    late: Late,
+    replies: Replies,
+}
+
+/// How a wait ended.
+enum Woken {
+    ByClient,
+    ByRead,
+    ClientGone,
+}
+
+impl Connection<'_> {
+    fn run(mut self) -> io::Result<()> {
+        let mut inbox = Inbox::default();
+        loop {
+            while let Some(request) = inbox.next()? {
+                match request.task(self.form, self.export.as_ref()) {
+                    Task::Leave => return self.leave(),
+                    Task::Refuse(code) => self.replies.error(&request, self.form, code),
+                    Task::Status => self.replies.status(&request, self.export.as_ref()),
+                    Task::Read => self.read(request)?,
+                }
+                if self.replies.bytes().len() >= BATCH_BYTES {
+                    self.send()?;
+                }
             }
-            let mut payload = (&mut stream).take(u64::from(request.length));
-            tokio::io::copy(&mut payload, &mut tokio::io::sink()).await?;
-        }
-        let kib = request.length.min(READ_BYTES_MAX).div_ceil(1024);
-        let closed = |_| broken("closed");
-        let reserved = Reserved {
-            _request: Arc::clone(&requests).acquire_owned().await.map_err(closed)?,
-            _bytes: Arc::clone(&bytes).acquire_many_owned(kib).await.map_err(closed)?,
-        };
-        while tasks.try_join_next().is_some() {}
-        let form = Form { structured: session.structured, allocation: session.allocation };
-        let export = &session.export;
-        if let Some(parts) = answer_now(request, form, export.as_ref()) {
-            let reply = Reply { parts, _reserved: reserved };
-            if replies.send(reply).await.is_err() {
+            self.send()?;
+            if self.late.waits() {
+                match self.wait(PollFlags::IN)? {
+                    Woken::ByRead => {
+                        self.finish()?;
+                        continue;
+                    }
+                    Woken::ByClient => {}
+                    Woken::ClientGone => return Ok(()),
+                }
+            }
+            if inbox.receive(self.stream)? == 0 {
                 return Ok(());
             }
-            continue;
         }
-        let (export, replies) = (Arc::clone(export), replies.clone());
-        tasks.spawn(async move {
-            let parts = match export.read_at(request.offset, request.length).await {
-                Ok(bytes) => read_reply(request, form, export.as_ref(), bytes),
-                Err(error) => {
-                    tracing::error!(%error, offset = request.offset, "a guest's read failed");
-                    error_reply(request, form, EIO)
-                }
+    }
+
+    fn read(&mut self, request: Request) -> io::Result<()> {
+        let export = &self.export;
+        let fill = |range: std::ops::Range<usize>, buffer: &mut [u8]| {
+            export.read_now_into(request.offset + range.start as u64, buffer)
+        };
+        if self.replies.read(&request, self.form, export.as_ref(), fill) {
+            return Ok(());
+        }
+        while !self.late.admits(&request) {
+            self.send()?;
+            self.wait_for_read()?;
+        }
+        self.late.begin(request, &self.export);
+        Ok(())
+    }
+
+    /// The client wants no more; it gets what it asked for, if it stays for it.
+    fn leave(mut self) -> io::Result<()> {
+        loop {
+            self.send()?;
+            if !self.late.waits() {
+                return Ok(());
+            }
+            self.wait_for_read()?;
+        }
+    }
+
+    fn wait_for_read(&mut self) -> io::Result<()> {
+        match self.wait(PollFlags::empty())? {
+            Woken::ClientGone => Err(io::ErrorKind::ConnectionReset.into()),
+            _ => self.finish(),
+        }
+    }
+
+    /// Replies to reads that have waited.
+    fn finish(&mut self) -> io::Result<()> {
+        for (request, result) in self.late.finished() {
+            let filled = result.map(|bytes| {
+                bytes.len() == request.length as usize
+                    && self.replies.read(&request, self.form, self.export.as_ref(), |range, buffer| {
+                        buffer.copy_from_slice(&bytes[range]);
+                        true
+                    })
+            });
+            if !matches!(filled, Ok(true)) {
+                let why = filled
+                    .err()
+                    .map_or_else(|| "its export gave too few bytes".to_owned(), |error| error.to_string());
+                tracing::error!(why, offset = request.offset, "a guest's read failed");
+                self.replies.error(&request, self.form, EIO);
+            }
+            if self.replies.bytes().len() >= BATCH_BYTES {
+                self.send()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for a read, for the client to be gone, and for what else is asked of the socket.
+    fn wait(&self, socket: PollFlags) -> io::Result<Woken> {
+        let signal = self.late.signal();
+        let mut polled = [
+            PollFd::from_borrowed_fd(self.stream.as_fd(), socket | PollFlags::RDHUP),
+            PollFd::from_borrowed_fd(signal, PollFlags::IN),
+        ];
+        loop {
+            match poll(&mut polled, None) {
+                Err(Errno::INTR) => continue,
+                other => other?,
             };
-            // The client may be gone; then nobody waits for this.
-            let _ = replies.send(Reply { parts, _reserved: reserved }).await;
-        });
-    }
-}
-
-async fn send(mut stream: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Reply>) -> io::Result<()> {
-    while let Some(reply) = queue.recv().await {
-        write(&mut stream, reply).await?;
-        while let Ok(reply) = queue.try_recv() {
-            write(&mut stream, reply).await?;
+            let [client, read] = [polled[0].revents(), polled[1].revents()];
+            // Reads first: a client that never stops asking would keep them here.
+            if !read.is_empty() {
+                return Ok(Woken::ByRead);
+            }
+            if client.contains(PollFlags::IN) {
+                return Ok(Woken::ByClient);
+            }
+            if client.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR) {
+                return Ok(Woken::ClientGone);
+            }
         }
-        stream.flush().await?;
     }
-    Ok(())
-}
 
-async fn write(stream: &mut (impl AsyncWrite + Unpin), reply: Reply) -> io::Result<()> {
-    for part in &reply.parts {
-        stream.write_all(part).await?;
-    }
-    Ok(())
-}
-
-/// The next request; `None` if the client closed between two.
-async fn next(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Request>> {
-    let magic = match stream.read_u32().await {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        other => other?,
-    };
-    if magic != REQUEST_MAGIC {
-        return Err(broken("wrong request magic"));
-    }
-    Ok(Some(Request {
-        flags: stream.read_u16().await?,
-        command: stream.read_u16().await?,
-        cookie: stream.read_u64().await?,
-        offset: stream.read_u64().await?,
-        length: stream.read_u32().await?,
-    }))
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Form {
-    structured: bool,
-    allocation: bool,
-}
-
-/// The reply, unless it is a read that has to wait.
-fn answer_now(request: Request, form: Form, export: &dyn Export) -> Option<Vec<Bytes>> {
-    let inside =
-        request.offset.checked_add(u64::from(request.length)).is_some_and(|end| end <= export.size());
-    let refuse = |code| Some(error_reply(request, form, code));
-    match request.command {
-        CMD_READ if !inside || request.length > READ_BYTES_MAX || request.length == 0 => refuse(EINVAL),
-        CMD_READ => export
-            .read_now(request.offset, request.length)
-            .map(|bytes| read_reply(request, form, export, bytes)),
-        CMD_WRITE => refuse(EPERM),
-        CMD_BLOCK_STATUS if !form.allocation || !inside || request.length == 0 => refuse(EINVAL),
-        CMD_BLOCK_STATUS => Some(status_reply(request, export)),
-        _ => refuse(EINVAL),
-    }
-}
-
-fn read_reply(request: Request, form: Form, export: &dyn Export, bytes: Bytes) -> Vec<Bytes> {
-    if !form.structured {
-        return vec![simple_header(request, 0), bytes];
-    }
-    let whole = [Extent { length: u64::from(request.length), zero: false }];
-    let extents = if request.flags & CMD_FLAG_DF != 0 {
-        whole.to_vec()
-    } else {
-        export.extents(request.offset, request.length)
-    };
-    let mut parts = Vec::with_capacity(extents.len() * 2);
-    let mut at = 0u32;
-    for (index, extent) in extents.iter().enumerate() {
-        let length = u32::try_from(extent.length).unwrap_or(u32::MAX);
-        let flags = if index + 1 == extents.len() { CHUNK_DONE } else { 0 };
-        let offset = request.offset + u64::from(at);
-        if extent.zero {
-            let mut chunk = chunk_header(request, flags, CHUNK_OFFSET_HOLE, 12);
-            chunk.put_u64(offset);
-            chunk.put_u32(length);
-            parts.push(chunk.into());
-        } else {
-            let mut chunk = chunk_header(request, flags, CHUNK_OFFSET_DATA, length + 8);
-            chunk.put_u64(offset);
-            parts.push(chunk.into());
-            parts.push(bytes.slice(at as usize..(at + length) as usize));
+    /// Sends all replies there are; waits while the client takes none.
+    fn send(&mut self) -> io::Result<()> {
+        let mut bytes = self.replies.bytes();
+        while !bytes.is_empty() {
+            match send(self.stream, bytes, SendFlags::NOSIGNAL) {
+                Err(Errno::INTR) => {}
+                sent => bytes = &bytes[sent?..],
+            }
         }
-        at += length;
+        self.replies.clear();
+        Ok(())
     }
-    parts
-}
-
-fn status_reply(request: Request, export: &dyn Export) -> Vec<Bytes> {
-    let mut extents = export.extents(request.offset, request.length);
-    if request.flags & CMD_FLAG_REQ_ONE != 0 {
-        extents.truncate(1);
-    }
-    let length = u32::try_from(4 + extents.len() * 8).unwrap_or(u32::MAX);
-    let mut chunk = chunk_header(request, CHUNK_DONE, CHUNK_BLOCK_STATUS, length);
-    chunk.put_u32(BASE_ALLOCATION_ID);
-    for extent in extents {
-        chunk.put_u32(u32::try_from(extent.length).unwrap_or(u32::MAX));
-        chunk.put_u32(if extent.zero { STATE_HOLE_ZERO } else { 0 });
-    }
-    vec![chunk.into()]
-}
-
-fn error_reply(request: Request, form: Form, code: u32) -> Vec<Bytes> {
-    if !form.structured {
-        return vec![simple_header(request, code)];
-    }
-    let mut chunk = chunk_header(request, CHUNK_DONE, CHUNK_ERROR, 6);
-    chunk.put_u32(code);
-    chunk.put_u16(0);
-    vec![chunk.into()]
-}
-
-fn simple_header(request: Request, code: u32) -> Bytes {
-    let mut header = Vec::with_capacity(16);
-    header.put_u32(SIMPLE_REPLY_MAGIC);
-    header.put_u32(code);
-    header.put_u64(request.cookie);
-    header.into()
-}
-
-fn chunk_header(request: Request, flags: u16, kind: u16, length: u32) -> Vec<u8> {
-    debug_assert!(kind != CHUNK_NONE || length == 0);
-    let mut header = Vec::with_capacity(64);
-    header.put_u32(STRUCTURED_REPLY_MAGIC);
-    header.put_u16(flags);
-    header.put_u16(kind);
-    header.put_u64(request.cookie);
-    header.put_u32(length);
-    header
 }
