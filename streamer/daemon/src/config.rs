@@ -6,6 +6,7 @@ use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use streamer_swarm::Tls;
+use streamer_volume::Privacy;
 use types::ByteSize;
 
 /// The file, key by key.
@@ -32,6 +33,8 @@ pub(crate) struct Config {
     tls: Option<TlsFiles>,
     /// Most bytes of pieces on disk.
     pub(crate) cache_bytes_max: Option<ByteSize>,
+    /// The site this host is of: peers of the same one are preferred, and one copy of a piece crosses to it.
+    pub(crate) site: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -63,6 +66,14 @@ struct TlsFiles {
 }
 
 impl Config {
+    /// Which images are taken: public ones only where peers speak without TLS, for there anybody may join.
+    pub(crate) fn privacy(&self) -> Privacy {
+        match self.peer_tls {
+            PeerTls::Required => Privacy::Private,
+            PeerTls::Off => Privacy::Any,
+        }
+    }
+
     /// Everything the swarm needs, read and checked.
     pub(crate) fn engine(&self) -> anyhow::Result<streamer_swarm::Config> {
         let identity = match &self.tls {
@@ -100,6 +111,7 @@ impl Config {
             },
             tls,
             http,
+            site: self.site.clone(),
         })
     }
 }

@@ -1,9 +1,13 @@
 //! A volume as the swarm sees it.
 
+use crate::diary::{Diary, source};
+use crate::events::Feed;
 use bytes::Bytes;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use streamer_api::Happening;
 use streamer_plan::{Block, Geometry, Pieces};
-use streamer_swarm::{From, Presence, Storage, Verdict};
+use streamer_swarm::{From, Notice, Presence, Storage, Verdict};
 use streamer_volume::{PieceState, Source, Stored, Volume};
 use tokio::sync::Notify;
 
@@ -15,6 +19,8 @@ pub(crate) struct Shelf {
     pub(crate) volume: Arc<Volume>,
     /// Rung when there is much to make durable.
     pub(crate) flush: Arc<Notify>,
+    pub(crate) diary: Arc<Diary>,
+    pub(crate) feed: Feed,
 }
 
 impl Storage for Shelf {
@@ -46,6 +52,7 @@ impl Storage for Shelf {
         let source = match from {
             From::Origin => Source::Origin,
             From::Peer => Source::Peer,
+            From::WebSeed => Source::WebSeed,
         };
         let verdict = match self.volume.store(piece, &bytes, source) {
             Stored::Disk => Verdict::Taken(Presence::Held),
@@ -60,5 +67,24 @@ impl Storage for Shelf {
 
     fn uploaded(&self, bytes: u64) {
         self.volume.uploaded(bytes);
+    }
+
+    fn noticed(&self, notice: &Notice) {
+        let text = |address: &SocketAddr| address.to_string();
+        if let Notice::Piece { piece, from, address } = notice {
+            self.diary.arrived(*piece, *from, *address);
+        }
+        self.feed.tell(self.volume.image().digest, || match notice {
+            Notice::Piece { piece, from, address } => Happening::Piece {
+                piece: *piece,
+                source: source(*from).to_owned(),
+                from: address.as_ref().map(text),
+            },
+            Notice::Poisoned { piece, address } => {
+                Happening::Poisoned { piece: *piece, from: address.as_ref().map(text).unwrap_or_default() }
+            }
+            Notice::Joined { address } => Happening::Joined { peer: text(address) },
+            Notice::Left { address, why } => Happening::Left { peer: text(address), why: why.clone() },
+        });
     }
 }

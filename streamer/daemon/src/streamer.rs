@@ -1,40 +1,46 @@
 //! Every image on this host, and what may be done with them.
 
 use crate::config::Config;
+use crate::diary::Diary;
+use crate::events::Feed;
 use crate::image::{self, Image};
+use crate::limits::Throttle;
 use crate::problem::Refusal;
 use crate::shelf::Shelf;
-use crate::telemetry;
+use crate::sources;
 use anyhow::Context as _;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
-use streamer_api::{ImageSource, ImageStatus, Prefetch, PublishProgress, Published, StreamerStatus};
+use std::time::SystemTime;
+use streamer_api::{
+    ImageSource, ImageStatus, Limits, Prefetch, Profile, PublishProgress, Published, Sources, StreamerStatus,
+};
 use streamer_export::Server;
+use streamer_plan::Background;
 use streamer_swarm::{Engine, Torrent};
 use streamer_volume::{Cache, Draft, PieceState, Privacy, Settings, Volume};
 use tokio::sync::{Mutex, Notify};
-use tokio_util::sync::CancellationToken;
 use types::Digest;
 
-/// Longest time a stored piece stays undurable.
-const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
-
-struct Open {
-    image: Arc<Image>,
+pub(crate) struct Open {
+    pub(crate) image: Arc<Image>,
     settings: Settings,
 }
 
 /// The daemon's state.
 pub(crate) struct Streamer {
-    cache: Arc<Cache>,
-    engine: Engine,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) engine: Engine,
     exports: Server,
     /// Held while an image is named, removed, evicted or installed: these are one after the other.
-    images: Mutex<BTreeMap<Digest, Open>>,
-    flush: Arc<Notify>,
+    pub(crate) images: Mutex<BTreeMap<Digest, Open>>,
+    pub(crate) flush: Arc<Notify>,
     nbd_socket: String,
+    site: Option<String>,
+    privacy: Privacy,
+    feed: Feed,
+    throttle: Arc<Throttle>,
     cache_bytes_max: Option<u64>,
 }
 
@@ -45,6 +51,8 @@ impl Streamer {
         let cache = Cache::open(&config.cache_dir, cache_bytes_max)?;
         let listen = engine.listen;
         let engine = Engine::start(engine).await.with_context(|| format!("cannot listen on {listen}"))?;
+        let throttle = Throttle::open(&config.cache_dir, &engine)
+            .with_context(|| format!("cannot read the limits kept in {}", config.cache_dir.display()))?;
         let streamer = Arc::new(Self {
             cache: Arc::new(cache),
             engine,
@@ -52,6 +60,10 @@ impl Streamer {
             images: Mutex::default(),
             flush: Arc::new(Notify::new()),
             nbd_socket: config.nbd_socket.display().to_string(),
+            site: config.site.clone(),
+            privacy: config.privacy(),
+            feed: Feed::new(),
+            throttle: Arc::new(throttle),
             cache_bytes_max,
         });
         let mut images = streamer.images.lock().await;
@@ -81,10 +93,10 @@ impl Streamer {
 
     /// Names an image. Done when it is exported.
     pub(crate) async fn put(&self, digest: Digest, source: ImageSource) -> Result<ImageStatus, Refusal> {
-        let (metainfo, manifest) = (source.metainfo.clone(), source.manifest.clone());
-        let parse =
-            move || streamer_volume::Image::parse(&metainfo.0, &manifest.0, Some(digest), Privacy::Private);
+        let (metainfo, manifest, privacy) = (source.metainfo.clone(), source.manifest.clone(), self.privacy);
+        let parse = move || streamer_volume::Image::parse(&metainfo.0, &manifest.0, Some(digest), privacy);
         let parsed = blocking(parse).await??;
+        sources::check(&source, parsed.geometry.pieces(), privacy)?;
         let mut images = self.images.lock().await;
         let settings = Settings { source, named: true, pinned: false };
         let image = match images.get_mut(&digest) {
@@ -123,7 +135,8 @@ impl Streamer {
         self.cache.set_settings(digest, &settings)?;
         open.settings = settings;
         self.exports.remove(&open.image.export_name());
-        open.image.torrent.set_prefetch(false);
+        open.image.torrent.set_background(Background::Off);
+        open.image.torrent.set_profile(Vec::new());
         if !open.settings.pinned {
             let image = Arc::clone(&open.image);
             images.remove(&digest);
@@ -160,6 +173,41 @@ impl Streamer {
         }
     }
 
+    /// One image, for its routes.
+    pub(crate) async fn image(&self, digest: Digest) -> Result<Arc<Image>, Refusal> {
+        let images = self.images.lock().await;
+        images.get(&digest).map(|open| Arc::clone(&open.image)).ok_or(Refusal::Unknown(digest))
+    }
+
+    /// Replaces an image's profiles, for its readers too.
+    pub(crate) async fn set_profiles(&self, digest: Digest, profiles: Vec<Profile>) -> Result<(), Refusal> {
+        let mut images = self.images.lock().await;
+        let open = images.get_mut(&digest).ok_or(Refusal::Unknown(digest))?;
+        sources::check_profiles(&profiles, open.image.volume.image().geometry.pieces())?;
+        let source = ImageSource { profiles, ..open.settings.source.clone() };
+        let settings = Settings { source, ..open.settings.clone() };
+        self.cache.set_settings(digest, &settings)?;
+        open.settings = settings;
+        open.image.follow(open.image.readers.set_profiles(&open.settings.source.profiles));
+        Ok(())
+    }
+
+    /// What happens.
+    pub(crate) fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// The rate limits in force.
+    pub(crate) fn limits(&self) -> Limits {
+        self.throttle.get()
+    }
+
+    /// Puts other rate limits in force.
+    pub(crate) async fn set_limits(&self, limits: Limits) -> Result<Limits, Refusal> {
+        let (throttle, engine) = (Arc::clone(&self.throttle), self.engine.clone());
+        blocking(move || throttle.set(limits, &engine)).await?
+    }
+
     /// The daemon as a whole.
     pub(crate) async fn status(&self) -> StreamerStatus {
         let images = self.images.lock().await;
@@ -170,7 +218,8 @@ impl Streamer {
             free_bytes: self.cache.free_bytes(),
             images: u32::try_from(images.values().filter(|open| open.settings.named).count())
                 .unwrap_or(u32::MAX),
-            ..StreamerStatus::default()
+            limits: self.throttle.get(),
+            site: self.site.clone(),
         }
     }
 
@@ -181,12 +230,23 @@ impl Streamer {
         progress: impl Fn(PublishProgress) + Send + Sync + 'static,
     ) -> Result<Published, Refusal> {
         let cache = Arc::clone(&self.cache);
+        if request.public && self.privacy == Privacy::Private {
+            let why = "peers speak TLS here, so nobody else could fetch a public image: publish it through a streamer with peer_tls = \"off\"";
+            return Err(Refusal::Source(why.to_owned()));
+        }
         let make = move || {
             let report = |bytes_done, bytes_total| {
                 progress(PublishProgress { bytes_done, bytes_total, ..PublishProgress::default() });
             };
             let piece_bytes = request.piece_bytes.map(|size| size.0);
-            streamer_volume::publish(&cache, &request.path, &request.tracker, piece_bytes, false, &report)
+            streamer_volume::publish(
+                &cache,
+                &request.path,
+                &request.tracker,
+                piece_bytes,
+                request.public,
+                &report,
+            )
         };
         let draft = Arc::new(blocking(make).await??);
         self.install(&draft).await?;
@@ -241,63 +301,26 @@ impl Streamer {
         Ok(self.cache.set_settings(draft.image.digest, &draft.settings())?)
     }
 
-    /// Makes stored pieces durable, and numbers public, until `stop`.
-    pub(crate) async fn upkeep(self: Arc<Self>, stop: CancellationToken) {
-        let mut clock = tokio::time::interval(FLUSH_INTERVAL);
-        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = clock.tick() => {}
-                () = self.flush.notified() => {}
-                () = stop.cancelled() => return,
-            }
-            let images: Vec<Arc<Image>> =
-                self.images.lock().await.values().map(|open| Arc::clone(&open.image)).collect();
-            telemetry::publish(&images, self.cache.bytes(), self.cache.free_bytes());
-            let flush = move || {
-                for image in images {
-                    keep_up(&image);
-                }
-            };
-            if let Err(refusal) = blocking(flush).await {
-                tracing::error!(%refusal, "flushing failed");
-            }
-        }
-    }
-
-    /// Leaves the swarm and closes every image in order.
-    pub(crate) async fn shutdown(&self) {
-        let leaving = tokio::time::timeout(Duration::from_secs(2), self.engine.shutdown()).await;
-        if leaving.is_err() {
-            tracing::warn!("some peers were not told that we leave");
-        }
-        let images = std::mem::take(&mut *self.images.lock().await);
-        for open in images.into_values() {
-            let volume = Arc::clone(&open.image.volume);
-            match blocking(move || volume.close()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::error!(%error, "cannot close an image; it is verified at the next start")
-                }
-                Err(refusal) => tracing::error!(%refusal, "closing failed"),
-            }
-        }
-    }
-
     /// Takes up an image whose settings are in the cache.
     async fn open(&self, digest: Digest, settings: Settings) -> Result<Open, Refusal> {
-        let (metainfo, manifest) = (settings.source.metainfo.clone(), settings.source.manifest.clone());
+        let (metainfo, manifest, privacy) =
+            (settings.source.metainfo.clone(), settings.source.manifest.clone(), self.privacy);
         let cache = Arc::clone(&self.cache);
         let open = move || -> Result<Arc<Volume>, Refusal> {
-            let image =
-                streamer_volume::Image::parse(&metainfo.0, &manifest.0, Some(digest), Privacy::Private)?;
+            let image = streamer_volume::Image::parse(&metainfo.0, &manifest.0, Some(digest), privacy)?;
             Ok(Arc::new(cache.volume(Arc::new(image))?))
         };
         let volume = blocking(open).await??;
-        let shelf = Shelf { volume: Arc::clone(&volume), flush: Arc::clone(&self.flush) };
+        let diary = Arc::new(Diary::default());
+        let shelf = Shelf {
+            volume: Arc::clone(&volume),
+            flush: Arc::clone(&self.flush),
+            diary: Arc::clone(&diary),
+            feed: self.feed.clone(),
+        };
         let info_hash = volume.image().info_hash;
         let torrent = self.engine.add(info_hash, Arc::new(shelf), settings.source.tracker.clone());
-        let open = Open { image: Arc::new(Image::new(volume, torrent)), settings };
+        let open = Open { image: Arc::new(Image::new(volume, torrent, diary, self.feed.clone())), settings };
         self.apply(&open, open.settings.named);
         Ok(open)
     }
@@ -308,14 +331,30 @@ impl Streamer {
             self.exports.add(open.image.export_name(), Arc::clone(&open.image) as _);
         }
         open.image.torrent.set_tracker(open.settings.source.tracker.clone());
-        let everything = open.settings.named && open.settings.source.prefetch != Prefetch::Off;
-        let (volume, torrent) = (Arc::clone(&open.image.volume), open.image.torrent.clone());
+        open.image.torrent.set_web_seed(open.settings.source.web_seed.clone());
+        open.image.torrent.set_swarm(open.settings.source.sources == Sources::Swarm);
+        let background = match open.settings.source.prefetch {
+            _ if !open.settings.named => Background::Off,
+            Prefetch::Off => Background::Off,
+            Prefetch::Idle => Background::Idle,
+            Prefetch::Full => Background::Full,
+        };
+        let profiles = if open.settings.named { open.settings.source.profiles.clone() } else { Vec::new() };
+        let image = Arc::clone(&open.image);
+        let begin = move || {
+            image.torrent.set_background(background);
+            image.follow(image.readers.set_profiles(&profiles));
+        };
+        let volume = Arc::clone(&open.image.volume);
         if volume.pieces_in(&[PieceState::Claimed]).next().is_none() {
-            torrent.set_prefetch(everything);
-            return;
+            return begin();
         }
         // What is claimed need not be fetched again if it is right.
-        tokio::task::spawn_blocking(move || verify_all(&volume, &torrent, everything));
+        let torrent = open.image.torrent.clone();
+        tokio::task::spawn_blocking(move || {
+            verify_all(&volume, &torrent);
+            begin();
+        });
     }
 
     async fn close(&self, image: Arc<Image>) -> Result<(), Refusal> {
@@ -352,33 +391,15 @@ impl Streamer {
     }
 }
 
-/// Stores what can be stored now and makes it durable. A trouble is logged when it begins.
-fn keep_up(image: &Image) {
-    let volume = &image.volume;
-    let known = volume.trouble();
-    let settled = volume.settle();
-    settled.stored.iter().for_each(|piece| image.torrent.found(*piece));
-    if !settled.absent.is_empty() {
-        image.torrent.lost(settled.absent);
-    }
-    // What went wrong is the volume's trouble.
-    let _ = volume.flush();
-    let image = volume.image().digest.short();
-    match (known, volume.trouble()) {
-        (None, Some(trouble)) => tracing::error!(%image, trouble, "the cache is in trouble"),
-        (Some(_), None) => tracing::info!(%image, "the cache takes pieces again"),
-        _ => {}
-    }
-}
-
-fn verify_all(volume: &Volume, torrent: &Torrent, prefetch: bool) {
+fn verify_all(volume: &Volume, torrent: &Torrent) {
     let claimed: Vec<u32> = volume.pieces_in(&[PieceState::Claimed]).collect();
     tracing::info!(image = %volume.image().digest.short(), pieces = claimed.len(), "verifying the cache");
     image::verify(volume, torrent, claimed);
-    torrent.set_prefetch(prefetch);
 }
 
 /// Runs what blocks on the disk where that is allowed.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::Panicked)
 }

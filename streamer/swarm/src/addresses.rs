@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Waits between attempts at one address.
+/// Waits between attempts at one address that was connected before, and at one that never was.
 const REDIAL_MIN: Duration = Duration::from_millis(100);
 const REDIAL_MAX: Duration = Duration::from_secs(5);
+const REDIAL_STRANGER_MAX: Duration = Duration::from_secs(60);
 /// An address the tracker no longer names, and that does not answer, is forgotten after so long.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
 /// Addresses of one torrent.
-const ADDRESSES_MAX: usize = 256;
+const ADDRESSES_MAX: usize = 1024;
 /// First ban for wrong bytes; each further one is twice as long.
 const BAN_MIN: Duration = Duration::from_secs(10);
 const BAN_MAX: Duration = Duration::from_secs(300);
@@ -31,6 +32,19 @@ struct Address {
     wait: Duration,
     named: Duration,
     bans: u32,
+    /// It was connected once.
+    proven: bool,
+}
+
+impl Address {
+    /// Whom to dial first: those that were connected once, then those that failed least.
+    fn rank(&self) -> (bool, Duration) {
+        (!self.proven, self.wait)
+    }
+
+    fn may_be_replaced(&self) -> bool {
+        matches!(self.state, State::Idle(_)) && !self.proven && self.wait > Duration::ZERO
+    }
 }
 
 /// The addresses of one torrent. Times are since the torrent began.
@@ -39,53 +53,89 @@ pub(crate) struct Addresses {
     known: HashMap<SocketAddr, Address>,
     /// Peers, by id, that are not let in until then.
     banned: HashMap<[u8; 20], Duration>,
+    /// No address is due before.
+    soonest: Option<Duration>,
 }
 
 impl Addresses {
-    /// The tracker named it.
-    pub(crate) fn name(&mut self, address: SocketAddr, now: Duration) {
-        if let Some(known) = self.known.get_mut(&address) {
-            known.named = now;
-            return;
+    /// The tracker named these. If there are too many, they take the place of those that never answered.
+    pub(crate) fn name(&mut self, addresses: Vec<SocketAddr>, now: Duration) {
+        let mut fresh = Vec::new();
+        for address in addresses {
+            match self.known.get_mut(&address) {
+                Some(known) => known.named = now,
+                None => fresh.push(address),
+            }
         }
-        if self.known.len() >= ADDRESSES_MAX {
-            self.known.retain(|_, known| {
-                !matches!(known.state, State::Idle(_)) || now < known.named + FORGET_AFTER
-            });
+        let excess = (self.known.len() + fresh.len()).saturating_sub(ADDRESSES_MAX);
+        if excess > 0 {
+            self.make_room(excess);
         }
-        if self.known.len() < ADDRESSES_MAX {
-            let fresh = Address { state: State::Idle(now), wait: Duration::ZERO, named: now, bans: 0 };
+        for address in fresh {
+            if self.known.len() >= ADDRESSES_MAX {
+                break;
+            }
+            let idle = State::Idle(now);
+            let fresh = Address { state: idle, wait: Duration::ZERO, named: now, bans: 0, proven: false };
             self.known.insert(address, fresh);
+            self.sooner(now);
         }
+    }
+
+    fn make_room(&mut self, count: usize) {
+        let mut worst: Vec<_> = self
+            .known
+            .iter()
+            .filter(|(_, known)| known.may_be_replaced())
+            .map(|(address, known)| (known.wait, *address))
+            .collect();
+        worst.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, address) in worst.into_iter().take(count) {
+            self.known.remove(&address);
+        }
+    }
+
+    fn sooner(&mut self, at: Duration) {
+        self.soonest = Some(self.soonest.map_or(at, |soonest| soonest.min(at)));
     }
 
     /// Addresses to dial now, `limit` at most; they count as busy from here on.
     pub(crate) fn due(&mut self, now: Duration, limit: usize) -> Vec<SocketAddr> {
-        let due =
-            self.known.iter_mut().filter(|(_, known)| matches!(known.state, State::Idle(at) if at <= now));
-        due.take(limit)
-            .map(|(address, known)| {
-                known.state = State::Busy;
-                *address
-            })
-            .collect()
-    }
-
-    /// When the next is due.
-    pub(crate) fn deadline(&self) -> Option<Duration> {
-        self.known
+        if self.soonest.is_none_or(|soonest| now < soonest) {
+            return Vec::new();
+        }
+        let mut due: Vec<_> = self
+            .known
+            .iter()
+            .filter(|(_, known)| matches!(known.state, State::Idle(at) if at <= now))
+            .map(|(address, known)| (known.rank(), *address))
+            .collect();
+        due.sort_unstable();
+        due.truncate(limit);
+        for (_, address) in &due {
+            self.known.entry(*address).and_modify(|known| known.state = State::Busy);
+        }
+        self.soonest = self
+            .known
             .values()
             .filter_map(|known| match known.state {
                 State::Idle(at) => Some(at),
                 State::Busy | State::Ourselves => None,
             })
-            .min()
+            .min();
+        due.into_iter().map(|(_, address)| address).collect()
+    }
+
+    /// The next is not due before.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.soonest
     }
 
     /// It answered.
     pub(crate) fn connected(&mut self, address: SocketAddr) {
         if let Some(known) = self.known.get_mut(&address) {
             known.wait = Duration::ZERO;
+            known.proven = true;
         }
     }
 
@@ -103,8 +153,11 @@ impl Addresses {
             self.known.remove(&address);
             return;
         }
-        known.state = State::Idle(now + known.wait.mul_f64(0.5 + jitter / 2.0));
-        known.wait = (known.wait * 2).clamp(REDIAL_MIN, REDIAL_MAX);
+        let at = now + known.wait.mul_f64(0.5 + jitter / 2.0);
+        known.state = State::Idle(at);
+        let max = if known.proven { REDIAL_MAX } else { REDIAL_STRANGER_MAX };
+        known.wait = (known.wait * 2).clamp(REDIAL_MIN, max);
+        self.sooner(at);
     }
 
     /// It sent wrong bytes.
@@ -114,6 +167,7 @@ impl Addresses {
             ban = (BAN_MIN * 2u32.saturating_pow(known.bans.min(8))).min(BAN_MAX);
             known.bans += 1;
             known.state = State::Idle(now + ban);
+            self.sooner(now + ban);
         }
         self.banned.retain(|_, until| *until > now);
         self.banned.insert(peer_id, now + ban);
@@ -137,7 +191,7 @@ mod tests {
     #[test]
     fn a_lost_peer_is_dialled_at_once_and_then_ever_less() {
         let mut addresses = Addresses::default();
-        addresses.name(address(), S);
+        addresses.name(vec![address()], S);
         assert_eq!(addresses.due(S, 9), [address()]);
         addresses.connected(address());
         addresses.lost(address(), S, 1.0);
@@ -155,7 +209,7 @@ mod tests {
     #[test]
     fn a_banned_peer_is_left_alone_for_a_while() {
         let mut addresses = Addresses::default();
-        addresses.name(address(), S);
+        addresses.name(vec![address()], S);
         addresses.due(S, 9);
         addresses.ban([1; 20], Some(address()), S);
         assert!(addresses.is_banned(&[1; 20], 2 * S));
@@ -167,10 +221,35 @@ mod tests {
     #[test]
     fn we_do_not_dial_ourselves_again() {
         let mut addresses = Addresses::default();
-        addresses.name(address(), S);
+        addresses.name(vec![address()], S);
         addresses.due(S, 9);
         addresses.ourselves(address());
-        addresses.name(address(), 2 * S);
+        addresses.name(vec![address()], 2 * S);
         assert!(addresses.due(9 * S, 9).is_empty());
+    }
+    // A tracker that lies names thousands of addresses where nobody is.
+    #[test]
+    fn dead_addresses_crowd_out_nobody_who_answers() {
+        let mut addresses = Addresses::default();
+        let dead = |from: u16| (from..from + 2_000).map(|port| SocketAddr::from(([10, 9, 9, 9], port)));
+        addresses.name(dead(1).collect(), S);
+        let mut now = S;
+        for _ in 0..100 {
+            for address in addresses.due(now, 32) {
+                addresses.lost(address, now, 1.0);
+            }
+            now += Duration::from_millis(50);
+        }
+        addresses.name(dead(3_000).take(50).chain([address()]).collect(), now);
+        assert!(addresses.known.len() <= ADDRESSES_MAX);
+        let mut dialled = Vec::new();
+        for _ in 0..2 {
+            dialled.extend(addresses.due(now, 32));
+        }
+        assert!(dialled.contains(&address()), "what is new goes first");
+        addresses.connected(address());
+        addresses.name(dead(10_000).collect(), now);
+        addresses.lost(address(), now, 1.0);
+        assert_eq!(addresses.due(now, 1), [address()], "who answered before is never replaced");
     }
 }

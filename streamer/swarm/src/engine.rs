@@ -1,18 +1,25 @@
 //! The engine: one listening socket, one identity, the table of torrents.
 
-use crate::torrent::{Command, Task};
+use crate::Storage;
+use crate::asks::Asks;
+use crate::extension::SITE_BYTES_MAX;
+use crate::limits::Limits;
+use crate::torrent::{Command, Task, TorrentStatus};
 use crate::transport::{self, Stream, Tls};
-use crate::{Storage, wire};
+use crate::uploads::{Lane, Uploads};
+use crate::wire::{self, Shaken};
 use rand::Rng as _;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use streamer_plan::Background;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,9 +53,12 @@ pub struct Config {
     pub announce: Option<SocketAddr>,
     /// What we are to others.
     pub role: Role,
+    /// Where we are: hosts that name the same site are near each other, and so are hosts that name none. At most 63
+    /// bytes; a longer name counts as none.
+    pub site: Option<String>,
     /// `None` speaks plain, with anybody.
     pub tls: Option<Tls>,
-    /// Speaks with trackers.
+    /// Speaks with trackers and web seeds.
     pub http: reqwest::Client,
 }
 
@@ -56,10 +66,22 @@ pub struct Config {
 pub(crate) struct Shared {
     pub(crate) peer_id: [u8; 20],
     pub(crate) announce: SocketAddr,
+    pub(crate) site: Option<Arc<str>>,
     pub(crate) tls: Option<Tls>,
     pub(crate) http: reqwest::Client,
-    pub(crate) disk: Arc<Semaphore>,
+    pub(crate) disk: Semaphore,
     pub(crate) tasks: TaskTracker,
+    pub(crate) uploads: Uploads,
+    pub(crate) asks: Asks,
+    pub(crate) began: Instant,
+    lanes: AtomicU64,
+}
+
+impl Shared {
+    /// A number for another connection.
+    pub(crate) fn lane(&self) -> Lane {
+        self.lanes.fetch_add(1, Ordering::Relaxed)
+    }
 }
 
 struct Entry {
@@ -88,13 +110,20 @@ impl Engine {
         if announce.port() == 0 {
             announce.set_port(local.port());
         }
+        let began = Instant::now();
+        let site = config.site.filter(|site| !site.is_empty() && site.len() <= SITE_BYTES_MAX);
         let shared = Shared {
             peer_id: new_peer_id(config.role),
             announce,
+            site: site.map(Arc::from),
             tls: config.tls,
             http: config.http,
-            disk: Arc::new(Semaphore::new(DISK_READS_MAX)),
+            disk: Semaphore::new(DISK_READS_MAX),
             tasks: TaskTracker::new(),
+            uploads: Uploads::new(began),
+            asks: Asks::new(began),
+            began,
+            lanes: AtomicU64::new(0),
         };
         let engine = Self {
             shared: Arc::new(shared),
@@ -103,7 +132,14 @@ impl Engine {
             stop: CancellationToken::new(),
         };
         engine.shared.tasks.spawn(engine.clone().accept(listener));
+        engine.shared.tasks.spawn(engine.clone().keep_time());
         Ok(engine)
+    }
+
+    /// Other limits from now on, for all torrents together.
+    pub fn set_limits(&self, limits: Limits) {
+        self.shared.uploads.set_limits(limits);
+        self.shared.asks.set_limits(limits);
     }
 
     /// Where it listens.
@@ -150,6 +186,14 @@ impl Engine {
         self.shared.tasks.wait().await;
     }
 
+    async fn keep_time(self) {
+        tokio::select! {
+            () = self.shared.uploads.keep_time() => {}
+            () = self.shared.asks.keep_time() => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
     async fn accept(self, listener: TcpListener) {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         loop {
@@ -183,13 +227,13 @@ impl Engine {
 
     async fn greet(&self, stream: TcpStream, remote: SocketAddr) -> io::Result<()> {
         let mut stream = transport::accept(self.shared.tls.as_ref(), stream).await?;
-        let (info_hash, peer_id) = wire::read_handshake(&mut stream).await?;
+        let Shaken { info_hash, peer_id, extensible } = wire::read_handshake(&mut stream).await?;
         let torrent = self.table().get(&info_hash).map(|entry| entry.torrent.clone());
         let torrent =
             torrent.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such torrent here"))?;
         wire::send_handshake(&mut stream, info_hash, self.shared.peer_id).await?;
         // The torrent may have ended meanwhile: then the connection is dropped here.
-        let _ = torrent.commands.send(Command::Accepted(Greeted { stream, peer_id, remote }));
+        let _ = torrent.commands.send(Command::Accepted(Greeted { stream, peer_id, extensible, remote }));
         Ok(())
     }
 
@@ -202,6 +246,8 @@ impl Engine {
 pub(crate) struct Greeted {
     pub(crate) stream: Box<dyn Stream>,
     pub(crate) peer_id: [u8; 20],
+    /// It knows of extensions.
+    pub(crate) extensible: bool,
     pub(crate) remote: SocketAddr,
 }
 
@@ -222,11 +268,11 @@ pub(crate) async fn dial(shared: &Shared, info_hash: [u8; 20], remote: SocketAdd
     let dialled = async {
         let mut stream = transport::connect(shared.tls.as_ref(), remote).await?;
         wire::send_handshake(&mut stream, info_hash, shared.peer_id).await?;
-        let (theirs, peer_id) = wire::read_handshake(&mut stream).await?;
+        let Shaken { info_hash: theirs, peer_id, extensible } = wire::read_handshake(&mut stream).await?;
         if theirs != info_hash {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it answered for another torrent"));
         }
-        Ok(Greeted { stream, peer_id, remote })
+        Ok(Greeted { stream, peer_id, extensible, remote })
     };
     timeout(DIAL_TIMEOUT, dialled).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
@@ -240,34 +286,6 @@ fn new_peer_id(role: Role) -> [u8; 20] {
     });
     rand::rng().fill(rest);
     id
-}
-
-/// One connected peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerStatus {
-    /// The far end of the connection.
-    pub address: SocketAddr,
-    /// It is a publisher's own streamer.
-    pub origin: bool,
-    /// Pieces it has.
-    pub pieces: u32,
-    /// Bytes of blocks fetched from it.
-    pub bytes_down: u64,
-    /// Bytes of blocks sent to it.
-    pub bytes_up: u64,
-}
-
-/// A torrent right now.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TorrentStatus {
-    /// Connected peers.
-    pub peers: Vec<PeerStatus>,
-    /// Pieces being fetched or verified.
-    pub fetching: Vec<u32>,
-    /// Why the tracker does not help.
-    pub tracker_trouble: Option<String>,
-    /// Somebody waits for a piece that no connected peer has.
-    pub lacks_sources: bool,
 }
 
 /// One torrent. Clones are the same torrent.
@@ -311,9 +329,24 @@ impl Torrent {
         let _ = self.commands.send(Command::Lost(pieces));
     }
 
-    /// Everything is fetched while no read waits, or only what is read.
-    pub fn set_prefetch(&self, everything: bool) {
-        let _ = self.commands.send(Command::Prefetch(everything));
+    /// How much is fetched that nobody asked for and no profile names.
+    pub fn set_background(&self, background: Background) {
+        let _ = self.commands.send(Command::Background(background));
+    }
+
+    /// Pieces that are wanted soon, in order, instead of those named before.
+    pub fn set_profile(&self, pieces: Vec<u32>) {
+        let _ = self.commands.send(Command::Profile(pieces));
+    }
+
+    /// URL of a web server with the image's bytes that is asked when no peer has a piece, instead of the one before.
+    pub fn set_web_seed(&self, url: Option<String>) {
+        let _ = self.commands.send(Command::WebSeed(url));
+    }
+
+    /// Peers are asked and served, as at the beginning, or only the web seed is asked.
+    pub fn set_swarm(&self, swarm: bool) {
+        let _ = self.commands.send(Command::Swarm(swarm));
     }
 
     /// Announces to another tracker from now on.

@@ -12,25 +12,37 @@
 //!                          └── Storage::store         Storage::read_block
 //! ```
 //!
+//! What all torrents share: [`uploads`], which decides whose block is sent next, and [`asks`], which holds requests back
+//! while a download limit is reached. A web server is a peer like others to the torrent: [`web_seed`].
+//!
 //! Invariants:
 //! - A block is announced, sent or handed out only if the storage holds its piece.
 //! - A peer that breaks the protocol is dropped; one that sends wrong bytes is banned for a while.
 //! - With TLS both sides show a certificate of the same authority before a byte of the protocol is read.
 
 mod addresses;
+mod asks;
 mod connection;
 mod engine;
+mod extension;
+mod limits;
+mod meter;
 mod torrent;
 mod tracker;
 mod transport;
+mod uploads;
+mod web_seed;
 mod wire;
 
 pub mod strangers;
 
-pub use engine::{Config, Engine, PeerStatus, Role, Torrent, TorrentStatus};
+pub use engine::{Config, Engine, Role, Torrent};
+pub use limits::Limits;
+pub use torrent::{PeerStatus, TorrentStatus};
 pub use transport::{Tls, TlsError};
 
 use bytes::Bytes;
+use std::net::SocketAddr;
 use streamer_plan::{Block, Geometry, Pieces};
 
 /// Where a piece is.
@@ -60,6 +72,41 @@ pub enum From {
     Origin,
     /// Another host.
     Peer,
+    /// A web server.
+    WebSeed,
+}
+
+/// Something that happened to a torrent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A piece was verified and is here; whoever waits for it is told next.
+    Piece {
+        /// Which.
+        piece: u32,
+        /// What sent it.
+        from: From,
+        /// Who sent it; absent for a web seed that has not answered before.
+        address: Option<SocketAddr>,
+    },
+    /// A piece was wrong; its sender is banned for a while.
+    Poisoned {
+        /// Which.
+        piece: u32,
+        /// Who sent it.
+        address: Option<SocketAddr>,
+    },
+    /// A peer connected.
+    Joined {
+        /// Who.
+        address: SocketAddr,
+    },
+    /// A peer is gone.
+    Left {
+        /// Who.
+        address: SocketAddr,
+        /// Why.
+        why: String,
+    },
 }
 
 /// One torrent's bytes. `read_block` and `store` may block on the disk and are called where that is allowed.
@@ -70,10 +117,16 @@ pub trait Storage: Send + Sync + 'static {
     fn held(&self) -> Pieces;
     /// Where one piece is.
     fn presence(&self, piece: u32) -> Presence;
-    /// A block of a held piece; `None` if the piece is not held any more.
+    /// Bytes of a held piece, one or more blocks of it; `None` if the piece is not held any more.
     fn read_block(&self, block: Block) -> Option<Bytes>;
+    /// The same if the bytes are in memory; `None` if not, or if that is not known. Must not block.
+    fn read_block_now(&self, _block: Block) -> Option<Bytes> {
+        None
+    }
     /// Verifies a piece, and keeps it if it is right.
     fn store(&self, piece: u32, bytes: Bytes, from: From) -> Verdict;
     /// Bytes were sent to a peer.
     fn uploaded(&self, bytes: u64);
+    /// Something happened. Called from the torrent's task: must not block.
+    fn noticed(&self, _notice: &Notice) {}
 }

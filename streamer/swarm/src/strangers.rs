@@ -10,7 +10,8 @@ use streamer_plan::Geometry;
 /// # Errors
 /// If it is too short or no handshake.
 pub async fn handshake(mut bytes: &[u8]) -> std::io::Result<([u8; 20], [u8; 20])> {
-    wire::read_handshake(&mut bytes).await
+    let shaken = wire::read_handshake(&mut bytes).await?;
+    Ok((shaken.info_hash, shaken.peer_id))
 }
 
 /// Reads messages that arrive in parts of at most `part` bytes, until they end or break the protocol. Returns how many

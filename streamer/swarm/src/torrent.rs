@@ -1,32 +1,41 @@
 //! One torrent: joins the scheduler, the peers, the tracker and the storage. One task; nothing in here waits for a peer
 //! or a disk.
 
+mod arrivals;
+mod members;
+mod status;
+mod web;
+
+pub use status::{PeerStatus, TorrentStatus};
+
 use crate::addresses::Addresses;
-use crate::connection::{self, Connection, Ended, Event};
-use crate::engine::{Greeted, PeerStatus, Shared, TorrentStatus, dial};
+use crate::asks::Ask;
+use crate::connection::{Ended, Event};
+use crate::engine::{Greeted, Shared};
 use crate::tracker::{Announcer, News, Totals};
 use crate::wire::Say;
-use crate::{From, Presence, Storage, Verdict};
-use bytes::{Bytes, BytesMut};
+use crate::{Notice, Presence, Storage};
+use arrivals::{Pieces, Verified};
+use members::Peer;
 use rand::Rng as _;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
-use streamer_plan::{
-    Action, Background, Block, Geometry, Outcome, PeerFacts, PeerKey, PeerKind, Received, Scheduler,
-};
+use streamer_plan::{Action, Background, Geometry, PeerKey, PeerKind, Scheduler};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use web::Web;
 
-/// Peers of one torrent.
-const PEERS_MAX: usize = 64;
+/// Peers of one torrent: all hosts of a large site, and some more.
+const PEERS_MAX: usize = 128;
 /// Addresses dialled at a time.
-const DIALS_MAX: usize = 16;
+const DIALS_MAX: usize = 32;
 /// Events of peers waiting for the torrent: a few windows of blocks.
 const EVENTS_MAX: usize = 128;
 
@@ -36,8 +45,11 @@ pub(crate) enum Command {
     Release(Vec<u32>),
     Found(u32),
     Lost(Vec<u32>),
-    Prefetch(bool),
+    Background(Background),
+    Profile(Vec<u32>),
     Tracker(String),
+    WebSeed(Option<String>),
+    Swarm(bool),
     Status(oneshot::Sender<TorrentStatus>),
     Accepted(Greeted),
 }
@@ -45,21 +57,7 @@ pub(crate) enum Command {
 /// What the torrent's own helpers report.
 enum Report {
     Dialled(SocketAddr, io::Result<Greeted>),
-    Verified { piece: u32, peer: PeerKey, verdict: Option<Verdict> },
-}
-
-struct Peer {
-    id: [u8; 20],
-    remote: SocketAddr,
-    /// Where it listens, as far as we know: dialled again when the connection ends.
-    listens: Option<SocketAddr>,
-    /// We dialled.
-    dialled: bool,
-    origin: bool,
-    /// Dropping it ends the connection.
-    say: mpsc::UnboundedSender<Say>,
-    bytes_down: u64,
-    bytes_up: Arc<AtomicU64>,
+    Verified(Verified),
 }
 
 struct Tracking {
@@ -77,15 +75,16 @@ pub(crate) struct Task {
     scheduler: Scheduler,
     peers: BTreeMap<PeerKey, Peer>,
     next_key: PeerKey,
-    /// Pieces being put together.
-    buffers: HashMap<(u32, PeerKey), BytesMut>,
-    /// Who sent the pieces that are being verified.
-    senders: HashMap<u32, ([u8; 20], Option<SocketAddr>)>,
+    pieces: Pieces,
     waits: HashMap<u32, Vec<oneshot::Sender<()>>>,
     addresses: Addresses,
     dialling: usize,
+    /// Peers are asked and served; else only the web seed.
+    swarm: bool,
+    web: Option<Web>,
     tracker: String,
     tracking: Option<Tracking>,
+    trackers: TaskTracker,
     totals: Arc<Totals>,
     began: Instant,
     events: mpsc::Sender<(PeerKey, Event)>,
@@ -111,20 +110,22 @@ impl Task {
         let (reports, report_queue) = mpsc::unbounded_channel();
         let (news, news_queue) = mpsc::channel(4);
         Self {
-            shared,
             info_hash,
             geometry,
-            scheduler: Scheduler::new(geometry, held, rand::rng().random(), rand::rng().random()),
+            scheduler: Scheduler::new(geometry, held, identity(&shared.peer_id), rand::rng().random()),
+            shared,
             storage,
             peers: BTreeMap::new(),
             next_key: 0,
-            buffers: HashMap::new(),
-            senders: HashMap::new(),
+            pieces: Pieces::default(),
             waits: HashMap::new(),
             addresses: Addresses::default(),
             dialling: 0,
+            swarm: true,
+            web: None,
             tracker,
             tracking: None,
+            trackers: TaskTracker::new(),
             totals: Arc::new(totals),
             began: Instant::now(),
             events,
@@ -142,12 +143,11 @@ impl Task {
         mut commands: mpsc::UnboundedReceiver<Command>,
         stop: CancellationToken,
     ) {
-        let trackers = tokio_util::task::TaskTracker::new();
-        self.track(&trackers);
+        self.track();
         loop {
             let deadline = self.deadline();
             tokio::select! {
-                Some(command) = commands.recv() => self.command(command, &trackers),
+                Some(command) = commands.recv() => self.command(command),
                 Some((peer, event)) = self.event_queue.recv() => self.event(peer, event),
                 Some(report) = self.report_queue.recv() => self.report(report),
                 Some(news) = self.news_queue.recv() => self.heard(news),
@@ -155,19 +155,27 @@ impl Task {
                 () = stop.cancelled() => break,
             }
             // What has come meanwhile is planned for at once.
-            while let Ok((peer, event)) = self.event_queue.try_recv() {
+            while let Ok(command) = commands.try_recv() {
+                self.command(command);
+            }
+            while let Ok(report) = self.report_queue.try_recv() {
+                self.report(report);
+            }
+            for _ in 0..EVENTS_MAX {
+                let Ok((peer, event)) = self.event_queue.try_recv() else { break };
                 self.event(peer, event);
             }
             self.step();
         }
         // Connections end when their senders go; the tracker is told.
-        self.peers.clear();
-        if let Some(tracking) = &self.tracking {
-            tracking.stop.cancel();
+        for peer in self.peers.values() {
+            self.shared.asks.leave(peer.lane);
         }
+        self.peers.clear();
+        self.untrack();
         drop(self.news_queue);
-        trackers.close();
-        trackers.wait().await;
+        self.trackers.close();
+        self.trackers.wait().await;
     }
 
     fn now(&self) -> Duration {
@@ -175,55 +183,73 @@ impl Task {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let dial = (self.may_dial()).then(|| self.addresses.deadline()).flatten();
+        let dial = self.may_dial().then(|| self.addresses.deadline()).flatten();
         let plan = self.scheduler.deadline(self.now());
-        dial.into_iter().chain(plan).min().map(|at| self.began + at)
-    }
-
-    fn may_dial(&self) -> bool {
-        !self.scheduler.held().is_full()
-            && self.dialling < DIALS_MAX
-            && self.peers.len() + self.dialling < PEERS_MAX
+        let web = self.web_due();
+        let told = self.pieces.tell_at;
+        [dial, plan, web, told].into_iter().flatten().min().map(|at| self.began + at)
     }
 
     /// Carries out what the scheduler wants now.
     fn step(&mut self) {
-        for action in self.scheduler.plan(self.now()) {
-            let (peer, say) = match action {
-                Action::Request { peer, block, urgent: _ } => (peer, Say::Ask(block)),
-                Action::Cancel { peer, block } => {
-                    self.buffers.remove(&(block.piece, peer));
-                    (peer, Say::TakeBack(block))
+        let now = self.now();
+        self.join_web_seed(now);
+        for action in self.scheduler.plan(now) {
+            match action {
+                Action::Request { peer: key, block, urgent } => {
+                    let Some(peer) = self.peers.get(&key) else { continue };
+                    if !urgent {
+                        self.pieces.asked_idly(block.piece, key);
+                    }
+                    let far = peer.kind != Some(PeerKind::Near);
+                    let say = peer.say.clone();
+                    self.shared.asks.ask(Ask { lane: peer.lane, block, urgent, far, say });
                 }
-                Action::Want { .. } => continue,
-            };
-            self.tell(peer, say);
+                Action::Cancel { peer: key, block } => {
+                    self.pieces.drop_parts(block.piece, key);
+                    let Some(peer) = self.peers.get_mut(&key) else { continue };
+                    if !self.shared.asks.take_back(peer.lane, block) {
+                        peer.taken_back += 1;
+                        peer.tell(Say::TakeBack(block));
+                    }
+                }
+                Action::Want { peer, piece } => self.tell(peer, Say::Want(piece)),
+            }
         }
+        self.tell_late(now);
         if self.may_dial() {
-            let room = (DIALS_MAX - self.dialling).min(PEERS_MAX - self.peers.len() - self.dialling);
-            for address in self.addresses.due(self.now(), room) {
+            let room = (DIALS_MAX - self.dialling).min(PEERS_MAX - self.hosts() - self.dialling);
+            for address in self.addresses.due(now, room) {
                 self.dial(address);
             }
         }
-        if let Some(tracking) = self.tracking.as_ref().filter(|_| self.scheduler.lacks_sources()) {
+        if let Some(tracking) = self.tracking.as_ref().filter(|_| self.needs_peers()) {
             tracking.hurry.notify_one();
         }
     }
 
-    fn command(&mut self, command: Command, trackers: &tokio_util::task::TaskTracker) {
+    /// Somebody waits for a piece that no connected host has.
+    fn needs_peers(&self) -> bool {
+        self.scheduler.lacks_sources()
+            || (self.web.is_some() && self.hosts() == 0 && self.scheduler.waited_for().next().is_some())
+    }
+
+    fn command(&mut self, command: Command) {
         match command {
             Command::Fetch { read, waits } => self.fetch(read, waits),
             Command::Release(pieces) => self.release(&pieces),
             Command::Found(piece) => self.arrived(piece, Presence::Held),
             Command::Lost(pieces) => self.lost(&pieces),
-            Command::Prefetch(everything) => {
-                self.scheduler.set_background(if everything { Background::Full } else { Background::Off });
-            }
-            Command::Tracker(url) if url == self.tracker => {}
+            Command::Background(background) => self.scheduler.set_background(background),
+            Command::Profile(pieces) => self.scheduler.set_profile(pieces),
             Command::Tracker(url) => {
-                self.tracker = url;
-                self.track(trackers);
+                if url != self.tracker {
+                    self.tracker = url;
+                    self.track();
+                }
             }
+            Command::WebSeed(url) => self.set_web_seed(url),
+            Command::Swarm(swarm) => self.set_swarm(swarm),
             Command::Status(tell) => {
                 // Whoever asked may have gone.
                 let _ = tell.send(self.status());
@@ -239,6 +265,7 @@ impl Task {
                     self.scheduler.lost(piece);
                 }
                 self.waits.entry(piece).or_default().push(tell);
+                self.hurry(piece);
             } else {
                 // The read may have been given up.
                 let _ = tell.send(());
@@ -275,52 +302,19 @@ impl Task {
             return;
         }
         match event {
+            Event::Hello(hello) => self.greet(key, hello),
             Event::Choking(choking) => {
                 if choking {
-                    self.buffers.retain(|(_, peer), _| *peer != key);
+                    self.pieces.drop_parts_of(key);
                 }
                 self.scheduler.peer_choking(key, choking);
             }
             Event::Has(piece) => self.scheduler.peer_has(key, piece),
             Event::HasAll(pieces) => self.scheduler.peer_pieces(key, pieces),
-            Event::Block(block, bytes) => self.block(key, block, &bytes),
-            Event::Gone(ended) => self.gone(key, &ended),
+            Event::Wants(piece) => self.wanted(key, piece),
+            Event::Block(block, bytes) => self.block(key, block, bytes),
+            Event::Gone(ended) => self.gone(key, ended),
         }
-    }
-
-    fn block(&mut self, key: PeerKey, block: Block, bytes: &Bytes) {
-        let now = self.now();
-        let received = self.scheduler.received(key, block, now);
-        if received == Received::Unasked {
-            return;
-        }
-        let length = self.geometry.length(block.piece) as usize;
-        let buffer = self.buffers.entry((block.piece, key)).or_insert_with(|| BytesMut::zeroed(length));
-        let begin = block.begin as usize;
-        buffer[begin..begin + bytes.len()].copy_from_slice(bytes);
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        peer.bytes_down += u64::from(block.length);
-        if received == Received::Progress {
-            return;
-        }
-        let from = if peer.origin { From::Origin } else { From::Peer };
-        self.senders.insert(block.piece, (peer.id, peer.listens));
-        let whole = self.buffers.remove(&(block.piece, key)).unwrap_or_default().freeze();
-        self.buffers.retain(|(piece, _), _| *piece != block.piece);
-        self.verify(block.piece, key, whole, from);
-    }
-
-    fn verify(&self, piece: u32, peer: PeerKey, whole: Bytes, from: From) {
-        let storage = Arc::clone(&self.storage);
-        let reports = self.reports.clone();
-        self.shared.tasks.spawn(async move {
-            let stored = tokio::task::spawn_blocking(move || storage.store(piece, whole, from)).await;
-            if let Err(error) = &stored {
-                tracing::error!(%error, piece, "storing a piece failed");
-            }
-            // The torrent may have ended.
-            let _ = reports.send(Report::Verified { piece, peer, verdict: stored.ok() });
-        });
     }
 
     fn report(&mut self, report: Report) {
@@ -335,59 +329,15 @@ impl Task {
                     }
                 }
             }
-            Report::Verified { piece, peer, verdict } => self.verified(piece, peer, verdict),
-        }
-    }
-
-    fn verified(&mut self, piece: u32, key: PeerKey, verdict: Option<Verdict>) {
-        let sender = self.senders.remove(&piece);
-        match verdict {
-            Some(Verdict::Taken(presence)) => {
-                self.scheduler.verified(piece, Outcome::Held);
-                let length = u64::from(self.geometry.length(piece));
-                self.totals.downloaded.fetch_add(length, Ordering::Relaxed);
-                self.arrived(piece, presence);
-            }
-            Some(Verdict::Poisoned) => {
-                self.scheduler.verified(piece, Outcome::Refused);
-                if let Some((id, listens)) = sender {
-                    tracing::warn!(piece, address = ?self.peers.get(&key).map(|peer| peer.remote), "a peer sent wrong bytes; it is banned for a while");
-                    self.forget(key);
-                    self.addresses.ban(id, listens, self.now());
-                }
-            }
-            None => self.scheduler.verified(piece, Outcome::Refused),
-        }
-    }
-
-    /// A piece is here: whoever waits reads it, whoever lacks it is told.
-    fn arrived(&mut self, piece: u32, presence: Presence) {
-        self.scheduler.found(piece);
-        for wait in self.waits.remove(&piece).unwrap_or_default() {
-            // The read may have been given up.
-            let _ = wait.send(());
-        }
-        if presence != Presence::Held {
-            return;
-        }
-        let length = u64::from(self.geometry.length(piece));
-        let less = |left: u64| Some(left.saturating_sub(length));
-        let _ = self.totals.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-        for (key, peer) in &self.peers {
-            if !self.scheduler.peer_holds(*key, piece) {
-                // Its connection may have ended; we shall hear of it.
-                let _ = peer.say.send(Say::Has(piece));
-            }
+            Report::Verified(verified) => self.verified(&verified),
         }
     }
 
     fn heard(&mut self, news: News) {
         let trouble = match news {
-            Ok(addresses) => {
-                let now = self.now();
-                for address in addresses.into_iter().filter(|address| *address != self.shared.announce) {
-                    self.addresses.name(address, now);
-                }
+            Ok(mut addresses) => {
+                addresses.retain(|address| *address != self.shared.announce);
+                self.addresses.name(addresses, self.now());
                 None
             }
             Err(error) => Some(error.to_string()),
@@ -398,9 +348,10 @@ impl Task {
     }
 
     /// Announces to the torrent's tracker, and no longer to the one before.
-    fn track(&mut self, trackers: &tokio_util::task::TaskTracker) {
-        if let Some(before) = self.tracking.take() {
-            before.stop.cancel();
+    fn track(&mut self) {
+        self.untrack();
+        if !self.swarm {
+            return;
         }
         let tracking =
             Tracking { stop: CancellationToken::new(), hurry: Arc::new(Notify::new()), trouble: None };
@@ -413,154 +364,43 @@ impl Task {
             totals: Arc::clone(&self.totals),
             hurry: Arc::clone(&tracking.hurry),
         };
-        trackers.spawn(announcer.run(self.news.clone(), tracking.stop.clone()));
+        self.trackers.spawn(announcer.run(self.news.clone(), tracking.stop.clone()));
         self.tracking = Some(tracking);
     }
 
-    fn dial(&mut self, address: SocketAddr) {
-        self.dialling += 1;
-        let (shared, reports, info_hash) = (Arc::clone(&self.shared), self.reports.clone(), self.info_hash);
-        self.shared.tasks.spawn(async move {
-            let result = dial(&shared, info_hash, address).await;
-            // The torrent may have ended.
-            let _ = reports.send(Report::Dialled(address, result));
-        });
+    fn untrack(&mut self) {
+        if let Some(before) = self.tracking.take() {
+            before.stop.cancel();
+        }
     }
 
-    /// Lets a peer in, unless it is us, banned, or here already.
-    ///
-    /// Two peers that dial each other keep the connection that the smaller id dialled: both come to the same answer.
-    fn admit(&mut self, greeted: Greeted, dialled: Option<SocketAddr>) {
-        let now = self.now();
-        if greeted.peer_id == self.shared.peer_id {
-            dialled.into_iter().for_each(|address| self.addresses.ourselves(address));
+    fn set_swarm(&mut self, swarm: bool) {
+        if self.swarm == swarm {
             return;
         }
-        let full = self.peers.len() >= PEERS_MAX;
-        if full || self.addresses.is_banned(&greeted.peer_id, now) {
-            dialled.into_iter().for_each(|address| self.addresses.lost(address, now, rand::rng().random()));
-            return;
+        self.swarm = swarm;
+        self.track();
+        if !swarm {
+            let hosts: Vec<PeerKey> =
+                self.peers.iter().filter(|(_, peer)| peer.server.is_none()).map(|(key, _)| *key).collect();
+            hosts.into_iter().for_each(|key| self.gone(key, Ended::Dropped));
         }
-        let mut listens = dialled;
-        let here = self.peers.iter_mut().find(|(_, peer)| peer.id == greeted.peer_id);
-        if let Some((key, here)) = here {
-            let ours_wins = self.shared.peer_id < greeted.peer_id;
-            match (here.dialled, dialled) {
-                // It has two addresses; the new one is tried again later, should this connection end.
-                (true, Some(address)) => {
-                    self.addresses.lost(address, now, 1.0);
-                    return;
-                }
-                (false, Some(address)) if !ours_wins => {
-                    here.listens = Some(address);
-                    return;
-                }
-                (true, None) if ours_wins => return,
-                // It dialled twice: the older connection is dead, or it will drop one.
-                (false, None) => {}
-                (false, Some(_)) | (true, None) => {
-                    listens = listens.or(here.listens);
-                    let key = *key;
-                    self.peers.remove(&key);
-                    self.buffers.retain(|(_, peer), _| *peer != key);
-                    self.scheduler.peer_left(key);
-                }
-            }
-        }
-        self.connect(greeted, dialled, listens);
-    }
-
-    fn connect(&mut self, greeted: Greeted, dialled: Option<SocketAddr>, listens: Option<SocketAddr>) {
-        dialled.into_iter().for_each(|address| self.addresses.connected(address));
-        let key = self.next_key;
-        self.next_key += 1;
-        let (say, queue) = mpsc::unbounded_channel();
-        let peer = Peer {
-            id: greeted.peer_id,
-            remote: greeted.remote,
-            listens,
-            dialled: dialled.is_some(),
-            origin: greeted.is_origin(),
-            say,
-            bytes_down: 0,
-            bytes_up: Arc::default(),
-        };
-        tracing::debug!(address = %peer.remote, origin = peer.origin, "a peer is connected");
-        let kind = if peer.origin { PeerKind::Origin } else { PeerKind::Near };
-        self.scheduler.peer_joined(key, PeerFacts { kind, identity: None }, self.now());
-        let held = self.storage.held();
-        let complete = held.is_full();
-        let mut hello = vec![Say::Unchoke];
-        if held.count() > 0 {
-            hello.insert(0, Say::HasAll(held));
-        }
-        if !complete {
-            hello.push(Say::Interested);
-        }
-        for say in hello {
-            // The receiver is here.
-            let _ = peer.say.send(say);
-        }
-        let connection = Connection {
-            key,
-            ours: greeted.is_ours(),
-            stream: greeted.stream,
-            storage: Arc::clone(&self.storage),
-            disk: Arc::clone(&self.shared.disk),
-            say: queue,
-            events: self.events.clone(),
-            uploaded: Arc::clone(&peer.bytes_up),
-        };
-        self.peers.insert(key, peer);
-        self.shared.tasks.spawn(connection::run(connection));
-    }
-
-    fn gone(&mut self, key: PeerKey, ended: &Ended) {
-        let Some(peer) = self.forget(key) else { return };
-        match ended {
-            Ended::Violation(violation) => {
-                tracing::warn!(address = %peer.remote, %violation, "a peer broke the protocol; it is banned for a while");
-                self.addresses.ban(peer.id, peer.listens, self.now());
-            }
-            ended => {
-                tracing::debug!(address = %peer.remote, %ended, "a peer is gone");
-                if let Some(address) = peer.listens {
-                    self.addresses.lost(address, self.now(), rand::rng().random());
-                }
-            }
-        }
-    }
-
-    fn forget(&mut self, key: PeerKey) -> Option<Peer> {
-        self.buffers.retain(|(_, peer), _| *peer != key);
-        self.scheduler.peer_left(key);
-        let peer = self.peers.remove(&key)?;
-        self.totals.uploaded.fetch_add(peer.bytes_up.load(Ordering::Relaxed), Ordering::Relaxed);
-        Some(peer)
     }
 
     fn tell(&self, peer: PeerKey, say: Say) {
         if let Some(peer) = self.peers.get(&peer) {
-            // Its connection may have ended; we shall hear of it.
-            let _ = peer.say.send(say);
+            peer.tell(say);
         }
     }
 
-    fn status(&self) -> TorrentStatus {
-        let peers = self.peers.iter().map(|(key, peer)| PeerStatus {
-            address: peer.listens.unwrap_or(peer.remote),
-            origin: peer.origin,
-            pieces: self.scheduler.peer_count(*key),
-            bytes_down: peer.bytes_down,
-            bytes_up: peer.bytes_up.load(Ordering::Relaxed),
-        });
-        TorrentStatus {
-            peers: peers.collect(),
-            fetching: self.scheduler.in_flight().collect(),
-            tracker_trouble: self.tracking.as_ref().and_then(|tracking| tracking.trouble.clone()),
-            lacks_sources: self.scheduler.lacks_sources(),
-        }
+    fn notice(&self, notice: &Notice) {
+        self.storage.noticed(notice);
     }
+}
+
+/// By what the peers of a site agree who fetches a piece.
+fn identity(peer_id: &[u8; 20]) -> u64 {
+    peer_id.last_chunk().map_or(0, |last: &[u8; 8]| u64::from_be_bytes(*last))
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

@@ -25,8 +25,8 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time a goodbye may take: nothing depends on it.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Peers asked for.
-const PEERS_WANTED: u32 = 80;
+/// Peers asked for: all hosts of a site, and as many again.
+const PEERS_WANTED: u32 = 200;
 
 /// Why an announce failed.
 #[derive(Debug, Error)]
@@ -42,7 +42,7 @@ pub(crate) enum AnnounceError {
 }
 
 /// The cause is what a person needs: `reqwest` itself only names the URL.
-fn chain(error: &reqwest::Error) -> String {
+pub(crate) fn chain(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {

@@ -59,8 +59,16 @@ impl Tls {
     }
 }
 
-pub(crate) async fn accept(tls: Option<&Tls>, stream: TcpStream) -> io::Result<Box<dyn Stream>> {
+/// Bytes a socket takes beyond what the network carries now. What is urgent waits behind them and no more.
+const UNSENT_BYTES_MAX: u32 = 32 << 10;
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
+}
+
+pub(crate) async fn accept(tls: Option<&Tls>, stream: TcpStream) -> io::Result<Box<dyn Stream>> {
+    prepare(&stream)?;
     Ok(match tls {
         None => Box::new(stream),
         Some(tls) => Box::new(tls.acceptor.accept(stream).await?),
@@ -69,7 +77,7 @@ pub(crate) async fn accept(tls: Option<&Tls>, stream: TcpStream) -> io::Result<B
 
 pub(crate) async fn connect(tls: Option<&Tls>, address: SocketAddr) -> io::Result<Box<dyn Stream>> {
     let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
+    prepare(&stream)?;
     Ok(match tls {
         None => Box::new(stream),
         Some(tls) => Box::new(tls.connector.connect(ServerName::from(address.ip()), stream).await?),

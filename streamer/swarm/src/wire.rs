@@ -1,10 +1,14 @@
-//! Messages of the peer protocol (BEP 3), checked against the torrent they are about.
+//! Messages of the peer protocol (BEP 3), checked against the torrent they are about, and our extensions to it.
 
+pub(crate) use crate::extension::Hello;
+
+use crate::extension::{self, Numbers};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use librqbit_core::hash_id::Id20;
 use librqbit_peer_protocol::{Handshake, Message, MessageDeserializeError};
 use std::io;
-use streamer_plan::{Block, Geometry, Pieces};
+use std::sync::Arc;
+use streamer_plan::{BLOCK_BYTES, Block, Geometry, Pieces};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -15,7 +19,9 @@ const REQUEST_BYTES_MAX: u32 = 128 << 10;
 /// Largest message: a block with its header, or the bitfield of the largest image.
 const MESSAGE_BYTES_MAX: usize = (128 << 10) + 16;
 /// Kind of an extension's message (BEP 10).
-const EXTENDED: u8 = 20;
+pub(crate) const EXTENDED: u8 = 20;
+/// The bit of a handshake that says so (BEP 10).
+const EXTENSIONS: u64 = 1 << 20;
 /// Length, kind, piece and offset before a block's bytes.
 const BLOCK_HEADER_BYTES: usize = 13;
 
@@ -28,18 +34,32 @@ pub(crate) enum Said {
     Asks(Block),
     TakesBack(Block),
     Sends(Block, Bytes),
-    /// Keep-alive, interest, or an extension: nothing to us.
+    /// It speaks our extensions.
+    Hello(Hello),
+    /// Somebody waits for a block it asked for.
+    Urges(Block),
+    /// Somebody of its site waits for a piece, and we are the one to fetch it.
+    Wants(u32),
+    /// Keep-alive, interest, or another extension: nothing to us.
     Nothing,
 }
 
 /// What we say.
 #[derive(Debug, Clone)]
 pub(crate) enum Say {
+    /// To a peer that knows of extensions; our site.
+    Hello(Option<Arc<str>>),
     Unchoke,
     Interested,
     Has(u32),
     HasAll(Pieces),
-    Ask(Block),
+    Ask {
+        block: Block,
+        urgent: bool,
+    },
+    /// Somebody waits now for a block that was asked for earlier.
+    Urge(Block),
+    Want(u32),
     TakeBack(Block),
 }
 
@@ -58,6 +78,12 @@ pub(crate) enum Violation {
     Bitfield(#[from] streamer_plan::WrongBitfield),
     #[error("more requests than anybody needs")]
     TooManyRequests,
+    #[error("a block that nobody cuts so: {0:?}")]
+    BadBlock(Block),
+    #[error("blocks that nobody asked for")]
+    Unasked,
+    #[error("a malformed message of our own extension")]
+    Extension,
 }
 
 /// Takes the next whole message off the buffer; `None` if more bytes are needed.
@@ -72,9 +98,8 @@ pub(crate) fn take(buffer: &mut BytesMut, geometry: Geometry) -> Result<Option<S
         return Ok(None);
     }
     let frame = buffer.split_to(total).freeze();
-    // No extension was offered; some clients speak them all the same. Left unread: numbers in them may be of any size.
     if frame.get(4) == Some(&EXTENDED) {
-        return Ok(Some(Said::Nothing));
+        return extension::read(&frame[5..], geometry).map(Some);
     }
     match Message::deserialize(&frame, &[]) {
         Ok((message, _)) => understand(&message, &frame, geometry).map(Some),
@@ -98,15 +123,16 @@ fn understand(message: &Message<'_>, frame: &Bytes, geometry: Geometry) -> Resul
         Message::Bitfield(bits) => Said::HasAll(Pieces::from_bitfield(bits.as_ref(), geometry.pieces())?),
         Message::Request(request) => {
             let block = block(request);
-            if !geometry.contains(block) || block.length > REQUEST_BYTES_MAX {
-                return Err(Violation::BadRequest(block));
-            }
-            Said::Asks(block)
+            Said::Asks(requested(block, geometry)?)
         }
         Message::Cancel(request) => Said::TakesBack(block(request)),
         Message::Piece(piece) => {
             let length = u32::try_from(piece.len()).unwrap_or(u32::MAX);
             let block = Block { piece: piece.index, begin: piece.begin, length };
+            // We ask for blocks of one cut only.
+            if !geometry.contains(block) || geometry.block(block.piece, block.begin / BLOCK_BYTES) != block {
+                return Err(Violation::BadBlock(block));
+            }
             Said::Sends(block, frame.slice(BLOCK_HEADER_BYTES..))
         }
         Message::KeepAlive | Message::Interested | Message::NotInterested | Message::Extended(_) => {
@@ -115,9 +141,25 @@ fn understand(message: &Message<'_>, frame: &Bytes, geometry: Geometry) -> Resul
     })
 }
 
-/// Appends a message.
-pub(crate) fn put(buffer: &mut BytesMut, say: &Say) {
+/// A block that may be asked of us.
+pub(crate) fn requested(block: Block, geometry: Geometry) -> Result<Block, Violation> {
+    let fine = geometry.contains(block) && block.length <= REQUEST_BYTES_MAX;
+    if fine { Ok(block) } else { Err(Violation::BadRequest(block)) }
+}
+
+/// Appends a message; those of an extension only if the peer has `numbers` for them.
+pub(crate) fn put(buffer: &mut BytesMut, say: &Say, numbers: Numbers) {
     let (kind, body): (u8, &[u32]) = match say {
+        Say::Hello(site) => return extension::put_hello(buffer, site.as_deref()),
+        Say::Urge(block) => return extension::put_urgent(buffer, numbers, *block),
+        Say::Want(piece) => return extension::put_want(buffer, numbers, *piece),
+        Say::Ask { block, urgent } => {
+            put_plain(buffer, 6, &[block.piece, block.begin, block.length]);
+            if *urgent {
+                extension::put_urgent(buffer, numbers, *block);
+            }
+            return;
+        }
         Say::Unchoke => (1, &[]),
         Say::Interested => (2, &[]),
         Say::Has(piece) => (4, &[*piece]),
@@ -128,9 +170,12 @@ pub(crate) fn put(buffer: &mut BytesMut, say: &Say) {
             buffer.put_slice(&bits);
             return;
         }
-        Say::Ask(block) => (6, &[block.piece, block.begin, block.length]),
         Say::TakeBack(block) => (8, &[block.piece, block.begin, block.length]),
     };
+    put_plain(buffer, kind, body);
+}
+
+fn put_plain(buffer: &mut BytesMut, kind: u8, body: &[u32]) {
     buffer.put_u32(u32::try_from(body.len() * 4 + 1).unwrap_or(u32::MAX));
     buffer.put_u8(kind);
     body.iter().for_each(|number| buffer.put_u32(*number));
@@ -147,88 +192,41 @@ pub(crate) fn block_header(block: Block) -> [u8; BLOCK_HEADER_BYTES] {
     header
 }
 
-/// Sends our half of the handshake. No extension is offered.
+/// Sends our half of the handshake. Of the extensions only their protocol (BEP 10) is offered.
 pub(crate) async fn send_handshake(
     stream: &mut (impl AsyncWrite + Unpin),
     info_hash: [u8; 20],
     peer_id: [u8; 20],
 ) -> io::Result<()> {
-    let handshake = Handshake { reserved: 0, info_hash: Id20::new(info_hash), peer_id: Id20::new(peer_id) };
+    let handshake =
+        Handshake { reserved: EXTENSIONS, info_hash: Id20::new(info_hash), peer_id: Id20::new(peer_id) };
     let mut bytes = [0; HANDSHAKE_BYTES];
     let length = handshake.serialize_unchecked_len(&mut bytes);
     stream.write_all(&bytes[..length]).await?;
     stream.flush().await
 }
 
-/// Reads the other half: info hash and peer id.
-pub(crate) async fn read_handshake(
-    stream: &mut (impl AsyncRead + Unpin),
-) -> io::Result<([u8; 20], [u8; 20])> {
+/// The other half of a handshake.
+#[derive(Debug)]
+pub(crate) struct Shaken {
+    pub(crate) info_hash: [u8; 20],
+    pub(crate) peer_id: [u8; 20],
+    /// It knows of extensions.
+    pub(crate) extensible: bool,
+}
+
+/// Reads the other half.
+pub(crate) async fn read_handshake(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Shaken> {
     let mut bytes = [0; HANDSHAKE_BYTES];
     stream.read_exact(&mut bytes).await?;
     let (handshake, _) = Handshake::deserialize(&bytes)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-    Ok((handshake.info_hash.0, handshake.peer_id.0))
+    Ok(Shaken {
+        info_hash: handshake.info_hash.0,
+        peer_id: handshake.peer_id.0,
+        extensible: handshake.reserved & EXTENSIONS != 0,
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn geometry() -> Geometry {
-        Geometry::new(10 * 65536, 65536).unwrap()
-    }
-
-    fn said(bytes: &[u8]) -> Result<Option<Said>, Violation> {
-        take(&mut BytesMut::from(bytes), geometry())
-    }
-
-    #[test]
-    fn what_is_said_is_understood() {
-        let block = Block { piece: 3, begin: 16384, length: 16384 };
-        let mut buffer = BytesMut::new();
-        for say in [Say::Unchoke, Say::Interested, Say::Has(9), Say::Ask(block), Say::TakeBack(block)] {
-            put(&mut buffer, &say);
-        }
-        put(&mut buffer, &Say::HasAll(Pieces::none(10)));
-        buffer.extend_from_slice(&block_header(Block { length: 2, ..block }));
-        buffer.extend_from_slice(b"xy");
-        let mut next = || take(&mut buffer, geometry()).unwrap().unwrap();
-        assert!(matches!(next(), Said::Choking(false)));
-        assert!(matches!(next(), Said::Nothing));
-        assert!(matches!(next(), Said::Has(9)));
-        assert!(matches!(next(), Said::Asks(asked) if asked == block));
-        assert!(matches!(next(), Said::TakesBack(asked) if asked == block));
-        assert!(matches!(next(), Said::HasAll(pieces) if pieces.count() == 0));
-        assert!(matches!(next(), Said::Sends(sent, bytes) if sent.length == 2 && bytes == b"xy"[..]));
-        assert!(take(&mut buffer, geometry()).unwrap().is_none());
-    }
-
-    #[test]
-    fn a_malformed_message_is_a_violation() {
-        assert!(matches!(said(&[255; 8]), Err(Violation::TooLong(_))));
-        assert!(matches!(said(&[0, 0, 0, 5, 4, 0, 0, 0, 10]), Err(Violation::NoSuchPiece(10))));
-        assert!(matches!(said(&[0, 0, 0, 2, 4, 0]), Err(Violation::Malformed(_))));
-        assert!(matches!(said(&[0, 0, 0, 2, 5, 0]), Err(Violation::Bitfield(_))));
-        let mut outside = BytesMut::new();
-        put(&mut outside, &Say::Ask(Block { piece: 9, begin: u32::MAX, length: 16384 }));
-        assert!(matches!(said(&outside), Err(Violation::BadRequest(_))));
-    }
-
-    // A number of more than 64 bits in an extension's message overflowed in its parser, and took the connection's task
-    // with it before the torrent was told.
-    #[test]
-    fn an_extension_is_passed_over_whatever_is_in_it() {
-        for body in [&b""[..], b"\0d1:pi99999999999999999999ee", b"\0le", b"\x07llll"] {
-            let mut message = u32::try_from(body.len() + 1).unwrap().to_be_bytes().to_vec();
-            message.push(EXTENDED);
-            message.extend_from_slice(body);
-            assert!(matches!(said(&message), Ok(Some(Said::Nothing))), "{body:?}");
-        }
-    }
-
-    #[test]
-    fn an_unknown_message_is_passed_over() {
-        assert!(matches!(said(&[0, 0, 0, 3, 9, 1, 2]), Ok(Some(Said::Nothing))));
-    }
-}
+mod tests;
