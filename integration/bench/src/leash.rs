@@ -7,8 +7,8 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// Starts the program, says its pid, and kills it when its own standard input ends.
-const SCRIPT: &str = r#"exec 3<&0; "$@" </dev/null >"$LOG" 2>&1 & pid=$!; echo $pid; read -r _ <&3; kill -KILL $pid 2>/dev/null; wait"#;
+/// Starts the program, says its pid, and kills it when its own standard input ends or a signal to all of us arrives.
+const SCRIPT: &str = r#"trap : HUP INT TERM; exec 3<&0; "$@" </dev/null >"$LOG" 2>&1 & pid=$!; echo $pid; read -r _ <&3; kill -KILL $pid 2>/dev/null; wait"#;
 
 /// A running program; killed and waited for when dropped.
 #[derive(Debug)]

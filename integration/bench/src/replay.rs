@@ -21,7 +21,7 @@ pub(crate) struct Read {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trace(pub(crate) Vec<Read>);
 
-/// What was recorded, of guests on an otherwise idle machine.
+/// What was recorded; of more boots those that other work on the machine disturbed least.
 const RECORDED: [&str; 4] = [
     include_str!("../traces/workspace-boot-1.csv"),
     include_str!("../traces/workspace-boot-2.csv"),

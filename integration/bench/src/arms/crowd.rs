@@ -6,7 +6,9 @@ use crate::nbd::Nbd;
 use crate::network::{Host, Rate, shape_note};
 use crate::replay::{self, Trace};
 use crate::{profile, say};
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use streamer_api::{Prefetch, Profile};
@@ -14,6 +16,10 @@ use streamer_api::{Prefetch, Profile};
 /// Chosen so that the links are the bound and not this machine's processors, which carry all hosts.
 const LINK: Rate = Rate::mbit(20);
 const PIECE_BYTES: u64 = 256 * 1024;
+/// How often the waiting is told of.
+const TELL_INTERVAL: Duration = Duration::from_secs(30);
+/// Longest crowd.
+const CROWD_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// One flash crowd.
 struct Crowd {
@@ -132,7 +138,7 @@ async fn rush(
     let since = Instant::now();
     let boots = streamers.iter().zip(traces.iter().cycle());
     let boots = boots.map(|(streamer, trace)| replay_boot(origin, streamer, trace, boot, since));
-    let took = futures::future::try_join_all(boots).await?;
+    let took = in_time(boots, since).await?;
     let idle_percent = idle.percent();
     let after =
         (origin.streamer.status(&origin.published).await?.bytes_uploaded, origin.host.carried_bytes()?.1);
@@ -144,6 +150,29 @@ async fn rush(
         origin_wire_bytes: after.1 - before.1,
         idle_percent,
     })
+}
+
+/// Waits for all, telling how many are done, and not for ever.
+async fn in_time(
+    boots: impl Iterator<Item = impl Future<Output = anyhow::Result<Duration>>>,
+    since: Instant,
+) -> anyhow::Result<Vec<Duration>> {
+    let mut under_way: FuturesUnordered<_> = boots.collect();
+    let mut told = tokio::time::interval(TELL_INTERVAL);
+    told.reset();
+    let mut took = Vec::new();
+    loop {
+        tokio::select! {
+            boot = under_way.next() => match boot {
+                Some(boot) => took.push(boot?),
+                None => return Ok(took),
+            },
+            _ = told.tick() => {
+                say(&format!("after {:.0} s {} boots are done, {} are not", since.elapsed().as_secs_f64(), took.len(), under_way.len()));
+                ensure!(since.elapsed() < CROWD_TIMEOUT, "the crowd does not get through");
+            }
+        }
+    }
 }
 
 async fn replay_boot(
