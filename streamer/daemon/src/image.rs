@@ -1,11 +1,14 @@
 //! One image on this host: its bytes, its torrent, and the guests that read it.
 
+use crate::diary::{Diary, Wait};
+use crate::events::Feed;
+use crate::reader::View;
+use crate::readers::{Change, Readers, RunKey};
 use bytes::Bytes;
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
-use streamer_api::{ImageStatus, PeerStatus, Rates, Stalls};
+use std::sync::Arc;
+use streamer_api::{Happening, ImageStatus, PeerStatus, Rates};
 use streamer_export::{Export, Extent, Reading};
 use streamer_swarm::Torrent;
 use streamer_volume::{PieceState, Ready, Volume};
@@ -14,12 +17,15 @@ use streamer_volume::{PieceState, Ready, Volume};
 pub(crate) struct Image {
     pub(crate) volume: Arc<Volume>,
     pub(crate) torrent: Torrent,
-    stalls: Mutex<Stalls>,
+    pub(crate) readers: Readers,
+    pub(crate) diary: Arc<Diary>,
+    feed: Feed,
 }
 
 impl Image {
-    pub(crate) fn new(volume: Arc<Volume>, torrent: Torrent) -> Self {
-        Self { volume, torrent, stalls: Mutex::default() }
+    pub(crate) fn new(volume: Arc<Volume>, torrent: Torrent, diary: Arc<Diary>, feed: Feed) -> Self {
+        let readers = Readers::new(volume.image().geometry.pieces());
+        Self { volume, torrent, readers, diary, feed }
     }
 
     /// Its name on the block export.
@@ -53,17 +59,23 @@ impl Image {
             bytes,
             bytes_uploaded,
             bytes_poisoned,
-            stalls: *self.stalls(),
-            rates: Rates::default(),
-            readers: Vec::new(),
+            stalls: self.readers.stalls(),
+            rates: Rates {
+                down_bytes_per_s: torrent.down_bytes_per_s,
+                up_bytes_per_s: torrent.up_bytes_per_s,
+            },
+            readers: self.readers.connected(|pieces| self.missing(pieces)),
             peers: torrent
                 .peers
                 .into_iter()
                 .map(|peer| PeerStatus {
                     address: peer.address.to_string(),
                     origin: peer.origin,
-                    same_site: false,
-                    rates: Rates::default(),
+                    same_site: peer.near,
+                    rates: Rates {
+                        down_bytes_per_s: peer.down_bytes_per_s,
+                        up_bytes_per_s: peer.up_bytes_per_s,
+                    },
                     pieces: peer.pieces,
                     bytes_down: peer.bytes_down,
                     bytes_up: peer.bytes_up,
@@ -74,9 +86,32 @@ impl Image {
         }
     }
 
-    /// Reads that had to wait.
-    pub(crate) fn stalls(&self) -> MutexGuard<'_, Stalls> {
-        self.stalls.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Carries out what readers' touches, or other profiles, changed.
+    pub(crate) fn follow(&self, change: Change) {
+        if let Some(wanted) = change.wanted {
+            self.torrent.set_profile(wanted);
+        }
+        for switch in change.switched {
+            let best = switch.scores.first().map_or(0.0, |best| best.score);
+            tracing::info!(
+                image = %self.volume.image().digest.short(), reader = switch.reader,
+                profile = switch.profile.as_deref().unwrap_or("none"), best_score = best,
+                "another profile serves a reader"
+            );
+            let told = || Happening::Profile {
+                reader: switch.reader,
+                profile: switch.profile,
+                scores: switch.scores,
+            };
+            self.feed.tell(self.volume.image().digest, told);
+        }
+    }
+
+    fn missing(&self, pieces: &[u32]) -> u32 {
+        let absent = |piece: &&u32| {
+            !matches!(self.volume.state(**piece), PieceState::Held | PieceState::Memory | PieceState::Zero)
+        };
+        u32::try_from(pieces.iter().filter(absent).count()).unwrap_or(u32::MAX)
     }
 
     fn piece_map(&self, fetching: &[u32]) -> String {
@@ -107,22 +142,33 @@ impl Image {
         tokio::task::spawn_blocking(verify).await.map_err(io::Error::other)
     }
 
-    async fn read(&self, offset: u64, length: u32) -> io::Result<Bytes> {
+    /// Reads bytes whenever they come, for a guest or for somebody who is none.
+    pub(crate) async fn read(
+        &self,
+        offset: u64,
+        length: u32,
+        reader: Option<(RunKey, &str)>,
+    ) -> io::Result<Bytes> {
         let pieces = self.volume.image().geometry.touched(offset, u64::from(length));
-        let mut stall: Option<Stall<'_>> = None;
+        let mut waiting: Option<Waiting<'_>> = None;
         loop {
             self.verify_claimed(pieces.clone()).await?;
             let absent: Vec<u32> =
                 pieces.clone().filter(|piece| self.volume.state(*piece) == PieceState::Absent).collect();
             if !absent.is_empty() {
-                stall.get_or_insert_with(|| Stall::begin(self));
+                waiting.get_or_insert_with(|| Waiting::begin(self, reader, &absent));
                 self.torrent.fetch(pieces.clone(), absent).await;
                 continue;
             }
             let volume = Arc::clone(&self.volume);
             let read = tokio::task::spawn_blocking(move || volume.read(offset, length));
             match read.await.map_err(io::Error::other)? {
-                Ready::Bytes(bytes) => return Ok(bytes),
+                Ready::Bytes(bytes) => {
+                    if let Some(waiting) = &mut waiting {
+                        waiting.served = true;
+                    }
+                    return Ok(bytes);
+                }
                 // Lost between the look and the read; it is fetched again.
                 Ready::Absent(_) => {}
             }
@@ -149,8 +195,16 @@ impl Export for Image {
         self.volume.read_now(offset, length)
     }
 
+    fn read_now_into(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        self.volume.read_now_into(offset, buffer)
+    }
+
     fn read_at(&self, offset: u64, length: u32) -> Reading<'_> {
-        Box::pin(self.read(offset, length))
+        Box::pin(self.read(offset, length, None))
+    }
+
+    fn for_reader(self: Arc<Self>, reader: &str) -> Arc<dyn Export> {
+        Arc::new(View::new(self, reader))
     }
 
     fn extents(&self, offset: u64, length: u32) -> Vec<Extent> {
@@ -172,26 +226,29 @@ impl Export for Image {
 }
 
 /// A read that waits, counted also when its guest goes away.
-struct Stall<'a> {
+struct Waiting<'a> {
     image: &'a Image,
-    since: Instant,
+    run: Option<RunKey>,
+    wait: Wait,
+    served: bool,
 }
 
-impl<'a> Stall<'a> {
-    fn begin(image: &'a Image) -> Self {
-        let mut stalls = image.stalls();
-        stalls.count += 1;
-        stalls.waiting += 1;
-        Self { image, since: Instant::now() }
+impl<'a> Waiting<'a> {
+    fn begin(image: &'a Image, reader: Option<(RunKey, &str)>, absent: &[u32]) -> Self {
+        let (run, name) = (reader.map(|(run, _)| run), reader.map_or("", |(_, name)| name));
+        let piece = absent.first().copied().unwrap_or(0);
+        let told = image.readers.wait(run, piece);
+        image
+            .feed
+            .tell(image.volume.image().digest, || Happening::Waiting { reader: name.to_owned(), piece });
+        Self { image, run, wait: Wait::new(name, absent.to_vec(), told), served: false }
     }
 }
 
-impl Drop for Stall<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let waited = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let mut stalls = self.image.stalls();
-        stalls.waiting -= 1;
-        stalls.total_ms += waited;
-        stalls.longest_ms = stalls.longest_ms.max(waited);
+        self.image.readers.resume(self.run, self.wait.waited());
+        let stall = self.image.diary.ended(&self.wait, self.served);
+        self.image.feed.tell(self.image.volume.image().digest, || Happening::Stalled(stall));
     }
 }

@@ -4,13 +4,20 @@
 //! that parses bytes from strangers. Start at [`streamer`]; [`image`] is where a guest's read goes.
 
 mod config;
+mod diary;
+mod events;
 mod image;
+mod limits;
 mod problem;
 mod publish;
+mod reader;
+mod readers;
 mod routes;
 mod shelf;
+mod sources;
 mod streamer;
 mod telemetry;
+mod upkeep;
 
 use anyhow::Context as _;
 use clap::Parser;

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use std::io;
+use std::path::PathBuf;
 use streamer_api::Problem;
 use streamer_volume::{CacheError, InvalidImage, PublishError};
 use thiserror::Error;
@@ -26,6 +27,18 @@ pub(crate) enum Refusal {
     Cache(#[source] CacheError),
     #[error("it cannot be published")]
     Publish(#[source] PublishError),
+    #[error("the profiles are not valid: {0}")]
+    Profiles(String),
+    #[error("{name} is {limit} bytes a second: {least} at least, or leave it out for no limit")]
+    Limit { name: &'static str, limit: u64, least: u64 },
+    #[error("cannot keep {}", path.display())]
+    Keep {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{0}")]
+    Source(String),
     #[error("something went wrong inside; the log says what")]
     Panicked,
 }
@@ -57,6 +70,10 @@ impl Refusal {
         };
         match self {
             Self::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-image"),
+            Self::Profiles(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-profiles"),
+            Self::Limit { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-limit"),
+            Self::Source(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-source"),
+            Self::Keep { source, .. } => storage(source),
             Self::Body(_) | Self::Path(_) => (StatusCode::BAD_REQUEST, "invalid-request"),
             Self::Unknown(_) => (StatusCode::NOT_FOUND, "not-found"),
             Self::Exported(_) => (StatusCode::CONFLICT, "busy"),

@@ -14,16 +14,23 @@ pub(crate) fn publish(images: &[Arc<Image>], cache_bytes: u64, free_bytes: u64) 
     for image in images {
         let name = image.volume.image().digest.short();
         let (bytes, uploaded, poisoned) = image.volume.counted();
-        let sources =
-            [("origin", bytes.origin), ("peer", bytes.peer), ("zero", bytes.zero), ("cache", bytes.cache)];
+        let sources = [
+            ("origin", bytes.origin),
+            ("peer", bytes.peer),
+            ("web_seed", bytes.web_seed),
+            ("zero", bytes.zero),
+            ("cache", bytes.cache),
+        ];
         for (source, bytes) in sources {
             gauge!("streamer_image_bytes", "image" => name.clone(), "source" => source).set(float(bytes));
         }
         counter!("streamer_uploaded_bytes_total", "image" => name.clone()).absolute(uploaded);
         counter!("streamer_poisoned_bytes_total", "image" => name.clone()).absolute(poisoned);
-        let stalls = *image.stalls();
+        let stalls = image.readers.stalls();
         counter!("streamer_stalls_total", "image" => name.clone()).absolute(stalls.count);
         counter!("streamer_stalled_ms_total", "image" => name.clone()).absolute(stalls.total_ms);
+        let readers = image.readers.connected(|_| 0).len() as u64;
+        gauge!("streamer_readers", "image" => name.clone()).set(float(readers));
         gauge!("streamer_reads_waiting", "image" => name).set(float(u64::from(stalls.waiting)));
     }
 }
