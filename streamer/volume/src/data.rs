@@ -117,7 +117,7 @@ impl Data {
 }
 
 /// Copies in the kernel, which shares blocks where it can; `false` if it cannot between these files.
-pub(crate) fn copy_whole(from: &File, from_at: u64, to: &File, at: u64, length: usize) -> io::Result<bool> {
+fn copy_whole(from: &File, from_at: u64, to: &File, at: u64, length: usize) -> io::Result<bool> {
     let (mut read_at, mut write_at) = (from_at, at);
     let mut rest = length;
     while rest > 0 {

@@ -145,38 +145,37 @@ impl Have {
     }
 }
 
-/// The file, open to be changed.
+/// The file, and what is in it. It is open only while it is changed: a host may have ten thousand images.
 #[derive(Debug)]
 pub(crate) struct HaveFile {
     path: PathBuf,
-    /// The open file and what is in it; `None` if that is not known: then it is made whole again.
-    open: Option<(File, Vec<u8>)>,
+    /// `None` if that is not known: then the file is made whole again.
+    bytes: Option<Vec<u8>>,
 }
 
 impl HaveFile {
-    /// Opens the file and says what is in it, if there is one that makes sense.
+    /// Reads the file and says what is in it, if there is one that makes sense.
     pub(crate) fn open(path: PathBuf, pieces: u32) -> io::Result<(Self, Option<Have>)> {
-        let Some(bytes) = read(&path)? else { return Ok((Self { path, open: None }, None)) };
+        let Some(bytes) = read(&path)? else { return Ok((Self { path, bytes: None }, None)) };
         let Some(have) = Have::decode(&bytes, pieces) else {
             tracing::warn!(path = %path.display(), "unreadable map of pieces: what is there is verified");
-            return Ok((Self { path, open: None }, None));
+            return Ok((Self { path, bytes: None }, None));
         };
-        let file = OpenOptions::new().write(true).open(&path)?;
-        Ok((Self { path, open: Some((file, bytes)) }, Some(have)))
+        Ok((Self { path, bytes: Some(bytes) }, Some(have)))
     }
 
     /// Writes the file. Durable on return.
     pub(crate) fn save(&mut self, have: &Have) -> io::Result<()> {
         let bytes = have.encode();
-        let saved = match self.open.take() {
-            Some((file, before)) if before.len() == bytes.len() => {
-                self.change(&file, &before, &bytes).map(|()| file)
-            }
-            _ => durable::replace(&self.path, &bytes)
-                .and_then(|()| OpenOptions::new().write(true).open(&self.path)),
-        };
         // After an error, also one of the sync, nobody knows what is in the file.
-        self.open = Some((saved?, bytes));
+        match self.bytes.take() {
+            Some(before) if before.len() == bytes.len() => {
+                let file = OpenOptions::new().write(true).open(&self.path)?;
+                self.change(&file, &before, &bytes)?;
+            }
+            _ => durable::replace(&self.path, &bytes)?,
+        }
+        self.bytes = Some(bytes);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Metainfo and manifest of an image, checked against each other.
 
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use streamer_api::{MANIFEST_FORMAT, Manifest};
 use streamer_plan::{Bencode, Geometry, Pieces};
 use thiserror::Error;
@@ -12,6 +12,8 @@ const PIECES_MAX: u32 = 1 << 20;
 const PIECE_BYTES: std::ops::RangeInclusive<u32> = 16 << 10..=16 << 20;
 /// Sector of every guest's disk, in bytes.
 const SECTOR_BYTES: u64 = 512;
+/// Bytes hashed by both at a time: half of a first-level cache.
+const HASHED_BYTES: usize = 16 << 10;
 /// Name in the info dictionary: the same for every image, so that equal bytes have equal digests.
 pub(crate) const NAME: &str = "disk";
 
@@ -98,10 +100,12 @@ impl Image {
     /// Are these the bytes of the piece? Both hashes must be right.
     #[must_use]
     pub fn verifies(&self, piece: u32, bytes: &[u8]) -> bool {
-        let at = piece as usize;
-        bytes.len() == self.geometry.length(piece) as usize
-            && self.sha256.get(at * 32..at * 32 + 32) == Some(digest(&SHA256, bytes).as_ref())
-            && self.sha1.get(at * 20..at * 20 + 20) == Some(digest(&SHA1_FOR_LEGACY_USE_ONLY, bytes).as_ref())
+        if bytes.len() != self.geometry.length(piece) as usize {
+            return false;
+        }
+        let at = piece as usize * 20;
+        let (sha1, sha256) = hashes(bytes);
+        self.sha256_of(piece) == Some(&sha256) && self.sha1.get(at..at + 20) == Some(&sha1)
     }
 
     /// SHA-256 of a piece's bytes; zero bytes for a zero piece.
@@ -111,7 +115,7 @@ impl Image {
     }
 
     fn find_zero_pieces(&mut self) -> Result<(), InvalidImage> {
-        let mut known: Option<(u32, Vec<u8>)> = None;
+        let mut known: Option<(u32, [u8; 20])> = None;
         for piece in 0..self.geometry.pieces() {
             let at = piece as usize;
             if self.sha256[at * 32..at * 32 + 32].iter().any(|byte| *byte != 0) {
@@ -144,8 +148,21 @@ pub(crate) fn sha1(bytes: &[u8]) -> [u8; 20] {
     raw
 }
 
-pub(crate) fn zero_sha1(length: u32) -> Vec<u8> {
-    sha1(&vec![0; length as usize]).to_vec()
+/// SHA-1 and SHA-256 in one pass: what one has read from memory, the other finds in the nearest cache.
+pub(crate) fn hashes(bytes: &[u8]) -> ([u8; 20], [u8; 32]) {
+    let (mut one, mut two) = (Context::new(&SHA1_FOR_LEGACY_USE_ONLY), Context::new(&SHA256));
+    for part in bytes.chunks(HASHED_BYTES) {
+        one.update(part);
+        two.update(part);
+    }
+    let (mut sha1, mut sha256) = ([0; 20], [0; 32]);
+    sha1.copy_from_slice(one.finish().as_ref());
+    sha256.copy_from_slice(two.finish().as_ref());
+    (sha1, sha256)
+}
+
+pub(crate) fn zero_sha1(length: u32) -> [u8; 20] {
+    sha1(&vec![0; length as usize])
 }
 
 /// Sizes a streamer accepts.

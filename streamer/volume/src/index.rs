@@ -108,14 +108,24 @@ impl Index {
         found.into_iter().filter_map(|entry| content.lender(entry)).collect()
     }
 
-    /// Of some pieces of an image, those that somebody has.
-    pub(crate) fn lendable(&self, image: &Image, pieces: impl Iterator<Item = u32>) -> Vec<u32> {
+    /// Of the absent pieces of an open image, those that somebody has.
+    pub(crate) fn lendable(&self, image: &Image, states: &States) -> Vec<u32> {
         let mut content = self.lock();
-        content.wake_idle();
-        if content.members.values().all(Member::is_empty) {
-            return Vec::new();
+        content.members.values_mut().for_each(Member::wake_idle);
+        let own = content.numbers.get(&image.digest).copied();
+        let here = |place: Place| move |piece: &u32| states.get(*piece) == place;
+        let all = || 0..image.geometry.pieces();
+        let alone = content.members.iter().all(|(number, member)| Some(*number) == own || member.is_empty());
+        if !alone {
+            return all()
+                .filter(here(Place::Absent))
+                .filter(|piece| content.same(image, *piece).any(|entry| content.has(entry)))
+                .collect();
         }
-        pieces.filter(|piece| content.same(image, *piece).any(|entry| content.has(entry))).collect()
+        // Only its own: what is here is looked up, which is little when an image is new.
+        let has = |piece: &u32| here(Place::Held)(piece) || here(Place::Claimed)(piece);
+        let twins = all().filter(has).flat_map(|piece| content.same(image, piece));
+        twins.map(|entry| entry.piece).filter(here(Place::Absent)).collect()
     }
 
     /// Other pieces of the same image with the same bytes.
@@ -183,10 +193,6 @@ impl Content {
             Holding::Idle(_) => Arc::new(Data::open_to_read(&member.folder.join("data")).ok()?),
         };
         Some(Lender { data, at })
-    }
-
-    fn wake_idle(&mut self) {
-        self.members.values_mut().for_each(Member::wake_idle);
     }
 }
 

@@ -1,20 +1,20 @@
 //! Makes an image of a file: copies, cuts and hashes it on all cores.
 
 use crate::cache::{CacheError, failed};
-use crate::data::{copy_whole, data_ranges};
+use crate::data::data_ranges;
 use crate::have::{Counted, Have, HaveFile, Stamp};
-use crate::image::{check_sizes, sha1, sha256, write, zero_sha1};
+use crate::image::{check_sizes, hashes, sha256, write, zero_sha1};
 use crate::settings::source;
 use crate::{Cache, Image, InvalidImage, Privacy, Settings, Source, Volume, durable};
 use bytes::Bytes;
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, fallocate, ioctl_ficlone};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use streamer_api::ImageSource;
 use streamer_plan::{Geometry, Pieces};
 use thiserror::Error;
@@ -25,6 +25,8 @@ const SMALL_PIECE_BYTES: u32 = 256 << 10;
 /// Piece of larger images: some clients take no bitfield above 16,500 bytes.
 const LARGE_PIECE_BYTES: u32 = 1 << 20;
 const SMALL_IMAGE_BYTES_MAX: u64 = 32 << 30;
+/// Copied bytes that are made durable at once.
+const SYNC_BYTES: u64 = 64 << 20;
 
 /// Tells apart the publishes of one process.
 static SERIAL: AtomicU64 = AtomicU64::new(0);
@@ -154,15 +156,18 @@ pub fn publish(
         .map_err(failed("make", &data_path))?;
     data.set_len(geometry.size_bytes()).map_err(failed("write", &data_path))?;
 
-    let work = Work::new(&file, &data, geometry, data_ranges(&file, meta.len()).map_err(unreadable)?);
-    let (sha1s, sha256s) = work.run(progress).map_err(|error| match error.kind() {
+    let ranges = data_ranges(&file, meta.len()).map_err(unreadable)?;
+    cache.make_room(ranges.iter().map(|range| range.end - range.start).sum(), &|_| false);
+    let work = Work::new(&file, &data, geometry, ranges);
+    let (hashed, synced) = work.run(progress);
+    let (sha1s, sha256s) = hashed.map_err(|error| match error.kind() {
         // Reading meets no full disk: it is the copy that does not fit.
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             PublishError::Cache(failed("write", &data_path)(error))
         }
         _ => unreadable(error),
     })?;
-    data.sync_data().map_err(failed("write", &data_path))?;
+    synced.map_err(failed("write", &data_path))?;
     let (metainfo, manifest) =
         write(geometry, &sha1s, sha256s, tracker, public).map_err(|error| unsuitable(error.to_string()))?;
     let image = Arc::new(Image::parse(&metainfo, &manifest, Some(sha256(&manifest)), Privacy::Any)?);
@@ -209,6 +214,8 @@ fn save_have(folder: &Path, data: &File, image: &Image) -> io::Result<()> {
 struct Work<'a> {
     from: &'a File,
     to: &'a File,
+    /// `to` shares its blocks with `from`: only zeros are left to be taken out.
+    shared: bool,
     geometry: Geometry,
     ranges: Vec<Range<u64>>,
     next: AtomicU32,
@@ -223,6 +230,7 @@ impl<'a> Work<'a> {
         Self {
             from,
             to,
+            shared: ioctl_ficlone(to, from).is_ok(),
             geometry,
             ranges,
             next: AtomicU32::new(0),
@@ -232,18 +240,26 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn run(self, progress: &(dyn Fn(u64, u64) + Sync)) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    /// SHA-1 and SHA-256 of each piece; and whether the disk took what was written.
+    fn run(self, progress: &(dyn Fn(u64, u64) + Sync)) -> (io::Result<(Vec<u8>, Vec<u8>)>, io::Result<()>) {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..cores).map(|_| scope.spawn(|| self.work(progress))).collect();
-            workers.into_iter().try_for_each(|worker| {
-                worker.join().unwrap_or_else(|_| Err(io::Error::other("a hashing thread panicked")))
-            })
-        })?;
-        Ok(self.hashes.into_inner().unwrap_or_else(PoisonError::into_inner))
+        let (copied, queue) = mpsc::channel::<u64>();
+        let panicked = |_| Err(io::Error::other("a thread that publishes panicked"));
+        let (hashed, synced) = std::thread::scope(|scope| {
+            let writing = scope.spawn(|| sync_behind(self.to, queue));
+            let workers: Vec<_> = std::iter::repeat_n(copied, cores)
+                .map(|copied| scope.spawn(|| self.work(progress, copied)))
+                .collect();
+            let mut results = workers.into_iter().map(|worker| worker.join().unwrap_or_else(panicked));
+            // Every worker ends before the last result is looked at: an error of one stops the others.
+            let hashed = results.by_ref().fold(Ok(()), |all, one| all.and(one));
+            (hashed, writing.join().unwrap_or_else(panicked))
+        });
+        (hashed.map(|()| self.hashes.into_inner().unwrap_or_else(PoisonError::into_inner)), synced)
     }
 
-    fn work(&self, progress: &(dyn Fn(u64, u64) + Sync)) -> io::Result<()> {
+    #[expect(clippy::needless_pass_by_value, reason = "the queue ends when the last worker drops its end")]
+    fn work(&self, progress: &(dyn Fn(u64, u64) + Sync), copied: mpsc::Sender<u64>) -> io::Result<()> {
         let full = self.geometry.piece_bytes();
         let zero = zero_sha1(full);
         let mut buffer = vec![0; full as usize];
@@ -257,21 +273,23 @@ impl<'a> Work<'a> {
             let data =
                 self.copy(piece, buffer).inspect_err(|_| self.failed.store(true, Ordering::Relaxed))?;
             let (sha1_bytes, sha256_bytes) = match data {
-                Content::Data => (sha1(buffer).to_vec(), *sha256(buffer).as_bytes()),
-                Content::Zero if length == full => (zero.clone(), [0; 32]),
+                Content::Data => hashes(buffer),
+                Content::Zero if length == full => (zero, [0; 32]),
                 Content::Zero => (zero_sha1(length), [0; 32]),
             };
+            // If nobody listens any more, the disk has failed, and that is told there.
+            let _ = copied.send(u64::from(length));
             let at = piece as usize;
-            let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
-            hashes.0[at * 20..at * 20 + 20].copy_from_slice(&sha1_bytes);
-            hashes.1[at * 32..at * 32 + 32].copy_from_slice(&sha256_bytes);
-            drop(hashes);
+            let mut kept = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.0[at * 20..at * 20 + 20].copy_from_slice(&sha1_bytes);
+            kept.1[at * 32..at * 32 + 32].copy_from_slice(&sha256_bytes);
+            drop(kept);
             let done = self.done.fetch_add(u64::from(length), Ordering::Relaxed) + u64::from(length);
             progress(done, self.geometry.size_bytes());
         }
     }
 
-    /// Copies a piece and reads the copy, so that what is hashed is what is kept.
+    /// Reads a piece and copies it: what is hashed is what is kept.
     fn copy(&self, piece: u32, buffer: &mut [u8]) -> io::Result<Content> {
         let offset = self.geometry.offset(piece);
         let end = offset + buffer.len() as u64;
@@ -279,22 +297,39 @@ impl<'a> Work<'a> {
         if self.ranges.get(at).is_none_or(|range| range.start >= end) {
             return Ok(Content::Zero);
         }
-        if copy_whole(self.from, offset, self.to, offset, buffer.len())? {
-            self.to.read_exact_at(buffer, offset)?;
-        } else {
-            self.from.read_exact_at(buffer, offset)?;
-            if buffer.iter().any(|byte| *byte != 0) {
+        let from = if self.shared { self.to } else { self.from };
+        from.read_exact_at(buffer, offset)?;
+        if !is_zero(buffer) {
+            if !self.shared {
                 self.to.write_all_at(buffer, offset)?;
             }
-        }
-        if buffer.iter().any(|byte| *byte != 0) {
             return Ok(Content::Data);
         }
-        // Best effort: a file system without holes keeps the zeros.
-        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        let _ = fallocate(self.to, hole, offset, buffer.len() as u64);
+        if self.shared {
+            // Best effort: a file system without holes keeps the zeros.
+            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            let _ = fallocate(self.to, hole, offset, buffer.len() as u64);
+        }
         Ok(Content::Zero)
     }
+}
+
+/// Makes durable what was copied while the rest is, so that the disk and the cores work at the same time.
+fn sync_behind(to: &File, copied: mpsc::Receiver<u64>) -> io::Result<()> {
+    let mut behind = 0;
+    for bytes in copied {
+        behind += bytes;
+        if behind >= SYNC_BYTES {
+            to.sync_data()?;
+            behind = 0;
+        }
+    }
+    to.sync_data()
+}
+
+/// Looks at whole cache lines: a comparison byte by byte is slower than the disk.
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(64).all(|line| line.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
 enum Content {

@@ -171,8 +171,7 @@ impl Volume {
 
     /// Claims what others have.
     fn offer(&self) {
-        let absent = self.pieces_in(&[PieceState::Absent]);
-        for piece in self.room.index.lendable(&self.image, absent) {
+        for piece in self.room.index.lendable(&self.image, &self.states) {
             self.states.set(piece, Place::Offered);
         }
     }
