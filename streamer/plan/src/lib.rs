@@ -30,6 +30,6 @@ pub use profile::{
     FIT_MARGIN, FIT_MIN, GuestClock, Matcher, Profile, RECENT_TOUCHES, Recorder, TOUCHES_MIN, interleave,
 };
 pub use scheduler::{
-    Action, BACKGROUND_WINDOW_BLOCKS, Background, Outcome, PATIENCE, PeerFacts, PeerKey, PeerKind, Received,
-    STEAL_AGE, Scheduler, URGENT_WINDOW_BLOCKS,
+    Action, Background, Outcome, PATIENCE, PeerFacts, PeerKey, PeerKind, Received, STEAL_AGE, Scheduler,
+    Tuning, URGENT_WINDOW_BLOCKS,
 };

@@ -1,5 +1,7 @@
+mod world;
+
+use super::PeerKind::{Far, Near, Origin, WebSeed};
 use super::*;
-use proptest::prelude::*;
 use std::collections::BTreeSet;
 
 const MS: Duration = Duration::from_millis(1);
@@ -16,14 +18,14 @@ fn all(pieces: u32) -> Pieces {
     set
 }
 
-fn join(scheduler: &mut Scheduler, peer: PeerKey, origin: bool, pieces: Pieces) {
-    scheduler.peer_joined(peer, facts(origin), Duration::ZERO);
-    scheduler.peer_choking(peer, false);
-    scheduler.peer_pieces(peer, pieces);
+fn join(scheduler: &mut Scheduler, peer: PeerKey, kind: PeerKind, pieces: Pieces) {
+    join_as(scheduler, peer, PeerFacts { kind, identity: None }, pieces);
 }
 
-fn facts(origin: bool) -> PeerFacts {
-    PeerFacts { kind: if origin { PeerKind::Origin } else { PeerKind::Near }, identity: None }
+fn join_as(scheduler: &mut Scheduler, peer: PeerKey, facts: PeerFacts, pieces: Pieces) {
+    scheduler.peer_joined(peer, facts, Duration::ZERO);
+    scheduler.peer_choking(peer, false);
+    scheduler.peer_pieces(peer, pieces);
 }
 
 fn fresh(pieces: u32) -> Scheduler {
@@ -52,7 +54,7 @@ fn deliver(scheduler: &mut Scheduler, actions: &[Action], now: Duration) {
 #[test]
 fn only_what_is_read_is_asked_for() {
     let mut scheduler = fresh(10);
-    join(&mut scheduler, 1, true, all(10));
+    join(&mut scheduler, 1, Origin, all(10));
     assert!(scheduler.plan(MS).is_empty());
     scheduler.demand(3..5, MS);
     let actions = scheduler.plan(MS);
@@ -65,8 +67,8 @@ fn only_what_is_read_is_asked_for() {
 #[test]
 fn another_host_is_asked_before_the_origin() {
     let mut scheduler = fresh(4);
-    join(&mut scheduler, 1, true, all(4));
-    join(&mut scheduler, 2, false, all(4));
+    join(&mut scheduler, 1, Origin, all(4));
+    join(&mut scheduler, 2, Near, all(4));
     scheduler.demand(0..1, MS);
     assert_eq!(asked(&scheduler.plan(MS)), BTreeSet::from([(2, 0)]));
 }
@@ -74,8 +76,8 @@ fn another_host_is_asked_before_the_origin() {
 #[test]
 fn the_origin_is_asked_too_when_a_host_is_silent() {
     let mut scheduler = fresh(4);
-    join(&mut scheduler, 1, true, all(4));
-    join(&mut scheduler, 2, false, all(4));
+    join(&mut scheduler, 1, Origin, all(4));
+    join(&mut scheduler, 2, Near, all(4));
     scheduler.demand(0..1, MS);
     scheduler.plan(MS);
     let deadline = scheduler.deadline(MS).unwrap();
@@ -93,7 +95,7 @@ fn the_origin_is_asked_too_when_a_host_is_silent() {
 fn urgent_pieces_go_round_robin() {
     let mut scheduler = fresh(8);
     for peer in 1..=4 {
-        join(&mut scheduler, peer, false, all(8));
+        join(&mut scheduler, peer, Near, all(8));
     }
     scheduler.demand(0..4, MS);
     let peers: BTreeSet<PeerKey> = asked(&scheduler.plan(MS)).into_iter().map(|(peer, _)| peer).collect();
@@ -103,7 +105,7 @@ fn urgent_pieces_go_round_robin() {
 #[test]
 fn a_sequential_reader_gets_at_most_two_pieces_ahead() {
     let mut scheduler = fresh(64);
-    join(&mut scheduler, 1, true, all(64));
+    join(&mut scheduler, 1, Origin, all(64));
     let mut now = MS;
     let mut read_until = 0;
     for piece in 0..40 {
@@ -123,7 +125,7 @@ fn a_sequential_reader_gets_at_most_two_pieces_ahead() {
 #[test]
 fn a_random_reader_gets_nothing_ahead() {
     let mut scheduler = fresh(64);
-    join(&mut scheduler, 1, true, all(64));
+    join(&mut scheduler, 1, Origin, all(64));
     for piece in [3, 40, 12, 55, 7] {
         scheduler.demand(piece..piece + 1, MS);
         let actions = scheduler.plan(MS);
@@ -135,10 +137,10 @@ fn a_random_reader_gets_nothing_ahead() {
 #[test]
 fn prefetch_takes_the_rarest_and_stops_while_a_read_waits() {
     let mut scheduler = fresh(32);
-    join(&mut scheduler, 1, true, all(32));
+    join(&mut scheduler, 1, Origin, all(32));
     let mut most = all(32);
     most.remove(9);
-    join(&mut scheduler, 2, false, most);
+    join(&mut scheduler, 2, Near, most);
     scheduler.set_background(Background::Full);
     let actions = scheduler.plan(MS);
     assert!(asked(&actions).contains(&(1, 9)), "the rarest piece is asked of the only one that has it");
@@ -148,7 +150,7 @@ fn prefetch_takes_the_rarest_and_stops_while_a_read_waits() {
     );
 
     let mut waiting = fresh(32);
-    join(&mut waiting, 1, true, all(32));
+    join(&mut waiting, 1, Origin, all(32));
     waiting.set_background(Background::Full);
     waiting.demand(5..6, MS);
     assert_eq!(asked(&waiting.plan(MS)), BTreeSet::from([(1, 5)]));
@@ -157,7 +159,7 @@ fn prefetch_takes_the_rarest_and_stops_while_a_read_waits() {
 #[test]
 fn a_refused_piece_is_asked_again() {
     let mut scheduler = fresh(4);
-    join(&mut scheduler, 1, false, all(4));
+    join(&mut scheduler, 1, Near, all(4));
     scheduler.demand(0..1, MS);
     for action in scheduler.plan(MS) {
         let Action::Request { peer, block, .. } = action else { continue };
@@ -166,197 +168,221 @@ fn a_refused_piece_is_asked_again() {
     assert!(scheduler.plan(MS).is_empty(), "a piece being verified is not asked again");
     scheduler.verified(0, Outcome::Refused);
     scheduler.peer_left(1);
-    join(&mut scheduler, 2, false, all(4));
+    join(&mut scheduler, 2, Near, all(4));
     assert_eq!(asked(&scheduler.plan(MS)), BTreeSet::from([(2, 0)]));
 }
 
-#[derive(Debug, Clone)]
-enum Event {
-    Join(PeerKey, bool),
-    Leave(PeerKey),
-    Choke(PeerKey, bool),
-    Has(PeerKey, u32),
-    Demand(u32, u32),
-    Release(u32),
-    Deliver(usize),
-    Junk(PeerKey, u32, u32),
-    Verify(bool),
-    Prefetch(bool),
-    Pass(u64),
-    Lose(u32),
+fn asked_first(actions: &[Action], urgent_wanted: bool) -> BTreeSet<u32> {
+    let matches = |action: &Action| match action {
+        Action::Request { block, urgent, .. } if *urgent == urgent_wanted => Some(block.piece),
+        _ => None,
+    };
+    actions.iter().filter_map(matches).collect()
 }
 
-const PIECES: u32 = 12;
-
-fn event() -> impl Strategy<Value = Event> {
-    let peer = 0u64..5;
-    prop_oneof![
-        (peer.clone(), any::<bool>()).prop_map(|(p, o)| Event::Join(p, o)),
-        peer.clone().prop_map(Event::Leave),
-        (peer.clone(), any::<bool>()).prop_map(|(p, c)| Event::Choke(p, c)),
-        (peer.clone(), 0..PIECES + 2).prop_map(|(p, i)| Event::Has(p, i)),
-        (0..PIECES + 2, 1u32..4).prop_map(|(i, n)| Event::Demand(i, n)),
-        (0..PIECES).prop_map(Event::Release),
-        (0usize..40).prop_map(Event::Deliver),
-        (0usize..40).prop_map(Event::Deliver),
-        (peer, any::<u32>(), any::<u32>()).prop_map(|(p, i, b)| Event::Junk(p, i, b)),
-        any::<bool>().prop_map(Event::Verify),
-        any::<bool>().prop_map(Event::Prefetch),
-        (0u64..1500).prop_map(Event::Pass),
-        (0..PIECES).prop_map(Event::Lose),
-    ]
+#[test]
+fn a_piece_on_its_way_is_watched_as_soon_as_a_guest_reads_it() {
+    let mut scheduler = fresh(4);
+    join(&mut scheduler, 1, Origin, all(4));
+    scheduler.set_profile(vec![2]);
+    assert_eq!(asked_first(&scheduler.plan(MS), false), BTreeSet::from([2]));
+    scheduler.demand(2..3, 2 * MS);
+    assert!(scheduler.plan(2 * MS).is_empty(), "it is not asked for again");
+    let deadline = scheduler.deadline(2 * MS).unwrap();
+    assert!(deadline <= 2 * MS + PATIENCE, "but its peer has no more time than others: {deadline:?}");
 }
 
-/// Runs the scheduler against a model of the wire and checks every promise after every step.
-struct World {
-    scheduler: Scheduler,
-    now: Duration,
-    wire: Vec<(PeerKey, Block)>,
-    verifying: Vec<u32>,
+#[test]
+fn hosts_of_a_site_fetch_each_piece_across_the_wan_once() {
+    let identities = [11, 22, 33];
+    let mut owners: Vec<BTreeSet<u32>> = Vec::new();
+    for us in identities {
+        let mut scheduler = Scheduler::new(geometry(48), Pieces::none(48), us, 7);
+        join(&mut scheduler, 0, Origin, all(48));
+        for near in identities.into_iter().filter(|identity| *identity != us) {
+            let facts = PeerFacts { kind: Near, identity: Some(near) };
+            join_as(&mut scheduler, near, facts, Pieces::none(48));
+        }
+        scheduler.set_profile((0..48).collect());
+        let mut fetched = BTreeSet::new();
+        for _ in 0..100 {
+            let actions = scheduler.plan(MS);
+            fetched.extend(asked(&actions).into_iter().map(|(_, piece)| piece));
+            deliver(&mut scheduler, &actions, MS);
+        }
+        owners.push(fetched);
+    }
+    let together: BTreeSet<u32> = owners.iter().flatten().copied().collect();
+    assert_eq!(together, (0..48).collect());
+    assert_eq!(owners.iter().map(BTreeSet::len).sum::<usize>(), 48, "{owners:?}");
+    assert!(owners.iter().all(|pieces| pieces.len() >= 8), "the work is shared: {owners:?}");
 }
 
-impl World {
-    fn new() -> Self {
-        Self { scheduler: fresh(PIECES), now: MS, wire: Vec::new(), verifying: Vec::new() }
+#[test]
+fn what_the_host_that_should_fetch_does_not_bring_is_fetched_in_the_end() {
+    let mut scheduler = fresh(16);
+    join(&mut scheduler, 0, Origin, all(16));
+    for near in 1..=3 {
+        join_as(&mut scheduler, near, PeerFacts { kind: Near, identity: Some(near * 77) }, Pieces::none(16));
     }
-
-    fn apply(&mut self, event: &Event) {
-        match *event {
-            Event::Join(peer, origin) => {
-                if !self.scheduler.peers.contains_key(&peer) {
-                    self.scheduler.peer_joined(peer, facts(origin), self.now);
-                    self.scheduler.peer_choking(peer, false);
-                }
-            }
-            Event::Leave(peer) => self.leave(peer),
-            Event::Choke(peer, choking) => {
-                self.scheduler.peer_choking(peer, choking);
-                if choking {
-                    self.wire.retain(|(owing, _)| *owing != peer);
-                }
-            }
-            Event::Has(peer, piece) if piece < PIECES => self.scheduler.peer_has(peer, piece),
-            Event::Has(..) => {}
-            Event::Demand(piece, count) => self.scheduler.demand(piece..piece + count, self.now),
-            Event::Release(piece) => self.scheduler.release(piece),
-            Event::Deliver(at) => self.deliver(at),
-            Event::Junk(peer, piece, begin) => {
-                let junk = Block { piece, begin, length: 1 };
-                assert_eq!(self.scheduler.received(peer, junk, self.now), Received::Unasked);
-            }
-            Event::Verify(good) => {
-                if let Some(piece) = self.verifying.pop() {
-                    let outcome = if good { Outcome::Held } else { Outcome::Refused };
-                    self.scheduler.verified(piece, outcome);
-                }
-            }
-            Event::Prefetch(everything) => {
-                self.scheduler.set_background(if everything { Background::Full } else { Background::Off });
-            }
-            Event::Pass(ms) => self.now += Duration::from_millis(ms),
-            Event::Lose(piece) => self.scheduler.lost(piece),
-        }
-        self.step();
+    scheduler.set_profile((0..16).collect());
+    let mut now = MS;
+    for _ in 0..200 {
+        let actions = scheduler.plan(now);
+        deliver(&mut scheduler, &actions, now);
+        now += 20 * MS;
     }
-
-    fn leave(&mut self, peer: PeerKey) {
-        self.scheduler.peer_left(peer);
-        self.wire.retain(|(owing, _)| *owing != peer);
-    }
-
-    fn deliver(&mut self, at: usize) {
-        if self.wire.is_empty() {
-            return;
-        }
-        let (peer, block) = self.wire.remove(at % self.wire.len());
-        match self.scheduler.received(peer, block, self.now) {
-            Received::Unasked => panic!("a block on the wire was asked for"),
-            Received::Progress => {}
-            Received::Complete => self.verifying.push(block.piece),
-        }
-    }
-
-    fn step(&mut self) {
-        for action in self.scheduler.plan(self.now) {
-            match action {
-                Action::Request { peer, block, .. } => {
-                    let state = &self.scheduler.peers[&peer];
-                    assert!(state.pieces.contains(block.piece) && !state.choking);
-                    assert!(self.scheduler.geometry.contains(block));
-                    assert!(!self.scheduler.held().contains(block.piece));
-                    assert!(!self.verifying.contains(&block.piece), "asked while being verified");
-                    assert!(!self.wire.contains(&(peer, block)), "asked twice of one peer");
-                    self.wire.push((peer, block));
-                }
-                Action::Cancel { peer, block } => {
-                    let at = self.wire.iter().position(|sent| *sent == (peer, block));
-                    // A peer that left or choked since has nothing to take back.
-                    if let Some(at) = at {
-                        self.wire.remove(at);
-                    }
-                }
-                Action::Want { .. } => {}
-            }
-        }
-        self.check();
-    }
-
-    fn check(&self) {
-        for (key, peer) in &self.scheduler.peers {
-            let owed = self.wire.iter().filter(|(owing, _)| owing == key).count();
-            assert_eq!(owed, peer.outstanding as usize);
-            assert!(peer.outstanding <= URGENT_WINDOW_BLOCKS);
-        }
-        for piece in self.scheduler.in_flight() {
-            assert!(!self.scheduler.held().contains(piece), "a piece is in exactly one state");
-        }
-        if let Some(deadline) = self.scheduler.deadline(self.now) {
-            assert!(deadline > self.now);
-        }
-    }
+    assert!(scheduler.held().is_full(), "{} of 16", scheduler.held().count());
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
-    #[test]
-    fn no_promise_breaks_whatever_happens(events in prop::collection::vec(event(), 1..120)) {
-        let mut world = World::new();
-        for event in &events {
-            world.apply(event);
-        }
+#[test]
+fn a_guest_waits_for_the_site_only_as_long_as_it_takes() {
+    let mut scheduler = fresh(16);
+    join(&mut scheduler, 0, Origin, all(16));
+    for near in 1..=3 {
+        join_as(&mut scheduler, near, PeerFacts { kind: Near, identity: Some(near * 77) }, Pieces::none(16));
     }
+    let theirs = (0..16).find(|piece| scheduler.site_rank(*piece, MS) == 2).unwrap();
+    scheduler.demand(theirs..theirs + 1, MS);
+    let Some(Action::Want { peer, piece }) = scheduler.plan(MS).pop() else { panic!("nobody is told") };
+    assert_eq!(piece, theirs);
+    assert!(scheduler.plan(MS).is_empty(), "it is told once");
 
-    #[test]
-    fn every_read_ends_once_an_honest_peer_is_there(events in prop::collection::vec(event(), 1..80)) {
-        let mut world = World::new();
-        for event in &events {
-            world.apply(event);
+    let second = scheduler.deadline(MS).unwrap();
+    assert!(second <= MS + PATIENCE, "{second:?}");
+    let mut now = second;
+    let mut told = vec![peer];
+    let asked = loop {
+        let actions = scheduler.plan(now);
+        told.extend(actions.iter().filter_map(|action| match action {
+            Action::Want { peer, .. } => Some(*peer),
+            _ => None,
+        }));
+        if !asked(&actions).is_empty() {
+            break asked(&actions);
         }
-        world.scheduler.set_background(Background::Off);
-        for peer in 0..5 {
-            world.leave(peer);
-        }
-        join(&mut world.scheduler, 9, true, all(PIECES));
-        world.step();
-        for _ in 0..500 {
-            world.apply(&Event::Deliver(0));
-            world.apply(&Event::Verify(true));
-            world.apply(&Event::Pass(10));
-        }
-        prop_assert_eq!(world.scheduler.waited_for().count(), 0);
+        now = scheduler.deadline(now).unwrap();
+    };
+    assert_eq!(asked, BTreeSet::from([(0, theirs)]));
+    assert_eq!(told.len(), 2, "the first, then the second: {told:?}");
+    assert!(now <= Duration::from_secs(1), "{now:?}");
+}
+
+#[test]
+fn a_near_guest_waits_no_longer_than_ours_for_what_we_fetch() {
+    let mut scheduler = fresh(16);
+    join(&mut scheduler, 0, Origin, all(16));
+    join_as(&mut scheduler, 1, PeerFacts { kind: Near, identity: Some(5) }, Pieces::none(16));
+    join_as(&mut scheduler, 2, PeerFacts { kind: Far, identity: Some(6) }, Pieces::none(16));
+    scheduler.peer_wants(1, 9, MS);
+    scheduler.peer_wants(2, 10, MS);
+    scheduler.peer_wants(1, 999, MS);
+    assert_eq!(asked_first(&scheduler.plan(MS), true), BTreeSet::from([9]), "only near peers may wish");
+    assert_eq!(scheduler.waited_for().count(), 0, "no guest of ours waits");
+}
+
+#[test]
+fn a_request_not_yet_served_comes_home_from_the_wan() {
+    let mut scheduler = fresh(4);
+    join(&mut scheduler, 0, Origin, all(4));
+    join(&mut scheduler, 1, Near, Pieces::none(4));
+    scheduler.set_profile(vec![3]);
+    assert_eq!(asked(&scheduler.plan(MS)), BTreeSet::from([(0, 3)]));
+    scheduler.peer_has(1, 3);
+    let actions = scheduler.plan(2 * MS);
+    assert!(matches!(actions[0], Action::Cancel { peer: 0, .. }));
+    assert_eq!(asked(&actions), BTreeSet::from([(1, 3)]));
+}
+
+#[test]
+fn those_who_wait_for_a_hot_piece_spread_over_its_holders() {
+    let mut moved = 0;
+    for seed in 0..100 {
+        let mut scheduler = Scheduler::new(geometry(4), Pieces::none(4), 1, seed * 7919 + 1);
+        join(&mut scheduler, 1, Near, all(4));
+        join(&mut scheduler, 2, Near, Pieces::none(4));
+        scheduler.demand(0..1, MS);
+        scheduler.plan(MS);
+        scheduler.peer_has(2, 0);
+        moved += u32::from(asked(&scheduler.plan(20 * MS)).contains(&(2, 0)));
     }
+    assert!((30..70).contains(&moved), "about half go to the second holder: {moved}");
+}
 
-    #[test]
-    fn prefetch_fetches_everything(origin in any::<bool>()) {
-        let mut world = World::new();
-        join(&mut world.scheduler, 1, origin, all(PIECES));
-        world.scheduler.set_background(Background::Full);
-        world.step();
-        for _ in 0..200 {
-            world.apply(&Event::Deliver(0));
-            world.apply(&Event::Verify(true));
-        }
-        prop_assert!(world.scheduler.held().is_full());
+#[test]
+fn a_web_seed_is_the_last_resort() {
+    let mut scheduler = fresh(8);
+    join(&mut scheduler, 0, WebSeed, all(8));
+    let mut some = all(8);
+    some.remove(5);
+    join(&mut scheduler, 1, Origin, some);
+    scheduler.demand(4..6, MS);
+    assert_eq!(asked(&scheduler.plan(MS)), BTreeSet::from([(1, 4), (0, 5)]));
+    let late = scheduler.plan(MS + PATIENCE);
+    assert!(asked(&late).contains(&(0, 4)), "the origin is silent: {late:?}");
+
+    let mut ahead = fresh(8);
+    join(&mut ahead, 0, WebSeed, all(8));
+    join(&mut ahead, 1, Far, all(8));
+    ahead.set_background(Background::Full);
+    assert!(asked(&ahead.plan(MS)).iter().all(|(peer, _)| *peer == 1));
+}
+
+#[test]
+fn a_profile_guests_do_not_follow_is_kept_from_their_way() {
+    let mut scheduler = fresh(64);
+    join(&mut scheduler, 0, Origin, all(64));
+    scheduler.set_profile((32..64).collect());
+    for piece in [1, 9, 4, 14] {
+        scheduler.demand(piece..piece + 1, MS);
+    }
+    let actions = scheduler.plan(MS);
+    assert!(asked_first(&actions, false).is_empty(), "guests wait for other pieces: {actions:?}");
+    for piece in [1, 9, 4, 14] {
+        scheduler.found(piece);
+    }
+    let idle = scheduler.plan(2 * MS);
+    assert_eq!(idle.iter().filter(|action| matches!(action, Action::Request { .. })).count(), 1, "{idle:?}");
+
+    for piece in [32, 40] {
+        scheduler.demand(piece..piece + 1, 3 * MS);
+    }
+    scheduler.plan(3 * MS);
+    scheduler.found(32);
+    scheduler.found(40);
+    let trusted = asked_first(&scheduler.plan(4 * MS), false);
+    assert!(!trusted.is_empty(), "it names what guests read after all");
+}
+
+#[test]
+fn a_replaced_profile_starts_nothing_more() {
+    let mut scheduler = fresh(64);
+    join(&mut scheduler, 0, Origin, all(64));
+    scheduler.set_profile((0..32).collect());
+    let first = scheduler.plan(MS);
+    scheduler.set_profile((32..64).collect());
+    let (mut wire, mut started) = (first.clone(), BTreeSet::new());
+    for round in 2..60 {
+        deliver(&mut scheduler, &wire, round * MS);
+        wire = scheduler.plan(round * MS);
+        started.extend(asked(&wire).into_iter().map(|(_, piece)| piece));
+    }
+    let begun = asked_first(&first, false);
+    assert!(started.iter().all(|piece| *piece >= 32 || begun.contains(piece)), "{started:?} after {begun:?}");
+    assert!((32..64).all(|piece| scheduler.held().contains(piece)));
+}
+
+#[test]
+fn background_waits_for_the_profile_if_it_is_to_be_idle() {
+    for (background, both) in [(Background::Idle, false), (Background::Full, true)] {
+        let mut scheduler = fresh(64);
+        join(&mut scheduler, 0, Origin, all(64));
+        // The profile's only piece is had by nobody but the web seed that is not there.
+        let mut some = all(64);
+        some.remove(63);
+        scheduler.peer_pieces(0, some);
+        scheduler.set_profile(vec![63]);
+        scheduler.set_background(background);
+        assert_eq!(!scheduler.plan(MS).is_empty(), both, "{background:?}");
     }
 }

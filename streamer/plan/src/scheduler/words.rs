@@ -49,7 +49,8 @@ pub enum Background {
 /// What the caller has to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Ask a peer for a block. `urgent`: somebody waits for it.
+    /// Ask a peer for a block. `urgent`: somebody waits for it. A block asked for before somebody waited is not asked for
+    /// again when somebody does: that it has become urgent is the caller's to tell, who told the scheduler.
     Request {
         /// Whom.
         peer: PeerKey,

@@ -1,0 +1,42 @@
+//! The figures the simulation sweeps.
+
+use std::time::Duration;
+
+/// What may be tuned. The defaults are those the curves in `integration/simulation` chose.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tuning {
+    /// Queue kept at the slowest link of a path, as a share of a piece: an urgent piece comes later by so much of its
+    /// own time, and with less the link idles between two blocks.
+    pub slack: f64,
+    /// Factor on a path's bandwidth-delay product; above 1, so that a window can grow.
+    pub headroom: f64,
+    /// Share of the window that the profile keeps while a guest waits. None for background.
+    pub waiting_share: f64,
+    /// Missing pieces of the profile among which a host picks at random while it has near peers.
+    pub diversity_pieces: usize,
+    /// Missing pieces of the profile that may be asked for at all.
+    pub window_pieces: usize,
+    /// Per rank: how long a host that is not the one of its site to fetch a piece waits for the one that is.
+    pub site_patience: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            slack: 0.25,
+            headroom: 1.25,
+            waiting_share: 0.5,
+            diversity_pieces: 32,
+            window_pieces: 64,
+            site_patience: Duration::from_millis(400),
+        }
+    }
+}
+
+impl Tuning {
+    pub(super) fn slack_blocks(&self, piece_blocks: u32) -> u32 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped right after")]
+        let slack = (f64::from(piece_blocks) * self.slack) as u32;
+        slack.clamp(2, 16)
+    }
+}
