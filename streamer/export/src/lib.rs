@@ -1,4 +1,5 @@
-//! A network block device server (NBD, fixed newstyle) for read-only disks whose bytes may not be here yet.
+//! A network block device server (NBD, fixed newstyle) for read-only disks whose bytes may not be here yet, and the same
+//! disks as files of a folder ([`fuse`]).
 //!
 //! It knows nothing of swarms or files: an [`Export`] answers reads when it can. Start at [`Server`]; `negotiation`
 //! is the beginning of a connection, `transmission` the rest.
@@ -9,6 +10,7 @@
 //! - A client that breaks the protocol loses its connection; no length it names is believed before it is bounded.
 //! - Nothing is ever written.
 
+pub mod fuse;
 mod inbox;
 mod late;
 mod negotiation;
@@ -68,6 +70,9 @@ pub trait Export: itself::Itself + Send + Sync + 'static {
 
     /// The extents of a range, adding up to its length.
     fn extents(&self, offset: u64, length: u32) -> Vec<Extent>;
+
+    /// A read was told that this range is zero, and nothing was asked for it. For those who count what is read.
+    fn passed_over(&self, _offset: u64, _length: u32) {}
 
     /// The same disk as one reader sees it. Called once a connection, with what follows `/` in the export's name, empty
     /// if nothing does; dropped when the connection has ended.

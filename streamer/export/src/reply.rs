@@ -125,6 +125,7 @@ impl Replies {
             cursor.put_u64(request.offset + u64::from(at));
             cursor.put_u32(length);
             if extent.zero {
+                export.passed_over(request.offset + u64::from(at), length);
                 self.chunk(request, flags, CHUNK_OFFSET_HOLE, 12, &place);
             } else {
                 self.chunk(request, flags, CHUNK_OFFSET_DATA, length + 8, &place[..8]);

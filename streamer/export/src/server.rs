@@ -3,6 +3,7 @@
 use crate::{Export, negotiation, transmission};
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Bound;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +23,24 @@ pub(crate) struct Entry {
     pub(crate) export: Arc<dyn Export>,
     /// Ends its connections.
     pub(crate) gone: CancellationToken,
+    /// Never that of another entry, also not of one that is gone.
+    pub(crate) number: u64,
+}
+
+#[derive(Default)]
+struct Table {
+    entries: BTreeMap<String, Entry>,
+    names: BTreeMap<u64, String>,
+    last_number: u64,
+}
+
+impl Table {
+    fn remove(&mut self, name: &str) {
+        if let Some(old) = self.entries.remove(name) {
+            self.names.remove(&old.number);
+            old.gone.cancel();
+        }
+    }
 }
 
 /// Longest name of a reader, in bytes.
@@ -33,7 +52,7 @@ const READER_BYTES_MAX: usize = 128;
 /// and `-`.
 #[derive(Clone, Default)]
 pub struct Server {
-    exports: Arc<Mutex<BTreeMap<String, Entry>>>,
+    exports: Arc<Mutex<Table>>,
 }
 
 impl Server {
@@ -45,17 +64,17 @@ impl Server {
 
     /// Offers an export, whose name has no `/`; one of the same name is replaced and its clients are dropped.
     pub fn add(&self, name: String, export: Arc<dyn Export>) {
-        let entry = Entry { export, gone: CancellationToken::new() };
-        if let Some(old) = self.table().insert(name, entry) {
-            old.gone.cancel();
-        }
+        let mut table = self.table();
+        table.remove(&name);
+        table.last_number += 1;
+        let number = table.last_number;
+        table.names.insert(number, name.clone());
+        table.entries.insert(name, Entry { export, gone: CancellationToken::new(), number });
     }
 
     /// Offers an export no longer and drops its clients.
     pub fn remove(&self, name: &str) {
-        if let Some(old) = self.table().remove(name) {
-            old.gone.cancel();
-        }
+        self.table().remove(name);
     }
 
     /// Serves on a unix socket until `shutdown`. A socket that is there already is replaced.
@@ -140,14 +159,26 @@ impl Server {
         if reader.is_some_and(|reader| !is_reader(reader)) {
             return None;
         }
-        Some((self.table().get(name).cloned()?, reader.unwrap_or_default()))
+        Some((self.table().entries.get(name).cloned()?, reader.unwrap_or_default()))
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
-        self.table().keys().cloned().collect()
+        self.table().entries.keys().cloned().collect()
     }
 
-    fn table(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+    /// The export of a number.
+    pub(crate) fn numbered(&self, number: u64) -> Option<Entry> {
+        let table = self.table();
+        table.entries.get(table.names.get(&number)?).cloned()
+    }
+
+    /// At most so many exports' numbers and names, by number, behind a number.
+    pub(crate) fn names_after(&self, number: u64, count: usize) -> Vec<(u64, String)> {
+        let behind = (Bound::Excluded(number), Bound::Unbounded);
+        self.table().names.range(behind).take(count).map(|(number, name)| (*number, name.clone())).collect()
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
         self.exports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

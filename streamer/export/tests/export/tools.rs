@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 /// Runs a program for a while at most; its output if it succeeded.
-fn run(program: &str, arguments: &[&str]) -> String {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
     let Output { status, stdout, stderr } = output(program, arguments);
     let (out, errors) = (String::from_utf8(stdout).unwrap(), String::from_utf8_lossy(&stderr).into_owned());
     assert!(status.success(), "{program} {arguments:?}: {status}\n{out}\n{errors}");

@@ -223,7 +223,7 @@ fn only_the_read_that_waits_waits() {
                 assert_eq!(client.take(1), content(PIECE + cookie, 1));
             }
         }
-        assert_eq!(disk.waiting(), 1);
+        eventually("it waits", || disk.waiting() == 1);
         disk.bring(0);
         let answered = if structured { client.chunk().2 } else { client.simple().1 };
         assert_eq!(answered, 1);
