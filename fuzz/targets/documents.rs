@@ -37,7 +37,7 @@ fn place(cluster: Cluster) -> Cluster {
 }
 
 fn netd_takes(cluster: &Cluster) {
-    for (host, document) in desired::desired(cluster) {
+    for (host, document) in desired::desired(cluster, &std::collections::BTreeSet::new()) {
         let json = serde_json::to_vec(&document).expect("a document has a JSON");
         assert_eq!(
             serde_json::from_slice::<controller_api::agent::HostDesired>(&json).expect("read"),

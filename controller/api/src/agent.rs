@@ -7,11 +7,14 @@
 //! [`STATUS_INTERVAL_MS`]. Whoever hears nothing for [`SILENCE_MS_MAX`] closes the connection; the agent dials again.
 //!
 //! An agent fetches what a digest names with `GET /agent/v1/images/{digest}`, answered with
-//! [`streamer_api::ImageSource`], on the same mTLS address.
+//! [`streamer_api::ImageSource`], on the same mTLS address; what a guest read of it since its start it tells once, with
+//! `POST /agent/v1/images/{digest}/runs` and a [`streamer_api::Run`] of at most [`RUN_LEN_MAX`] bytes, answered with 204.
 
+use crate::stream::StreamReport;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use streamer_api::{Limits, Prefetch};
 use types::{ByteSize, Digest, Generation, HostName, InstanceId, MacAddress, PortName, SiteName, VolumeName};
 use utoipa::ToSchema;
 
@@ -21,6 +24,8 @@ pub const PROTOCOL: u32 = 1;
 pub const STATUS_INTERVAL_MS: u64 = 1_000;
 /// Silence after which the other end is taken for gone.
 pub const SILENCE_MS_MAX: u64 = 5_000;
+/// Largest run an agent may tell, in bytes of JSON: every piece of a very large image.
+pub const RUN_LEN_MAX: usize = 8 << 20;
 
 /// From the controller.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +49,13 @@ pub enum ToAgent {
         /// At most this many bytes from its end, up to 1 MiB.
         bytes_max: u32,
     },
+    /// Tell what an instance's reads waited for, answered by [`ToController::Stream`].
+    StreamReport {
+        /// Echoed in the answer.
+        request: u32,
+        /// Whose reads.
+        instance: InstanceId,
+    },
 }
 
 /// From the agent.
@@ -62,6 +74,15 @@ pub enum ToController {
         request: u32,
         /// Bytes as text, invalid UTF-8 replaced.
         text: String,
+        /// Why there is none.
+        problem: Option<String>,
+    },
+    /// Answer to [`ToAgent::StreamReport`].
+    Stream {
+        /// As asked.
+        request: u32,
+        /// What is known; absent if the instance is not here and was not, or the streamer does not answer.
+        report: Option<Box<StreamReport>>,
         /// Why there is none.
         problem: Option<String>,
     },
@@ -120,12 +141,32 @@ pub struct HostDesired {
     pub generation: Generation,
     /// For netd; the agent numbers what it hands on.
     pub networks: Vec<netd_api::Network>,
-    /// Digests of all images its instances stand on.
+    /// Digests of all images its instances stand on, and of those it shall hold ahead of need.
     pub images: Vec<Digest>,
+    /// How to hold those of them that are not held as all others: nothing prefetched, not pinned, the first source.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<DesiredStream>,
+    /// For the streamer; absent if the controller says nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     /// What shall exist here. An instance that is not named is stopped and removed, with its overlay.
     pub instances: Vec<DesiredInstance>,
     /// Volumes to keep even if no instance here uses them. One that is named nowhere is removed.
     pub volumes: Vec<DesiredVolume>,
+}
+
+/// How to hold one image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DesiredStream {
+    /// Which.
+    pub image: Digest,
+    /// Grows when what `GET /agent/v1/images/{digest}` answers has changed: it is fetched again then.
+    pub source: u64,
+    /// How much is fetched that nobody has asked for.
+    pub prefetch: Prefetch,
+    /// Never evicted.
+    pub pin: bool,
 }
 
 /// One instance that shall exist on this host.

@@ -25,6 +25,11 @@
 //! | `GET /v1/instances/{deployment}/{member}/log?bytes=N` | | text |
 //! | `GET /v1/instances/{deployment}/{member}/console` | WebSocket, binary frames both ways (`?token=` for browsers) | |
 //! | `GET /v1/instances/{deployment}/{member}/boot` | | [`BootView`] |
+//! | `GET /v1/instances/{deployment}/{member}/stream` | | [`StreamView`](crate::stream::StreamView); also of one that is gone, while a host remembers |
+//! | `GET /v1/images/{digest}/profiles` | | `Vec<Profile>`: what hosts are given, published or learnt |
+//! | `GET /v1/holds` | | [`HoldView`](crate::stream::HoldView) |
+//! | `PUT`, `DELETE /v1/holds/{publisher}/{appliance}/{version}` | [`HoldRequest`](crate::stream::HoldRequest) | [`HoldView`](crate::stream::HoldView); 204 |
+//! | `GET /v1/limits`; `PUT /v1/limits?scope=SCOPE` | [`streamer_api::Limits`] | [`LimitsView`](crate::stream::LimitsView); one without limits is removed |
 //! | `GET /v1/version` | | [`VersionView`] |
 //! | `GET /openapi.json`, `/metrics`, `/healthz`, `/` | no token | |
 
@@ -32,6 +37,7 @@ use crate::agent::{HostFacts, HostStatus, InstanceState};
 use crate::document::{ApplianceSpec, BundleSpec, DeploymentSpec, SiteSpec};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+use streamer_api::Profile;
 use types::{
     ApplianceRef, Base64, BundleName, ByteSize, ChannelName, DeploymentName, Digest, HostName, InstanceId,
     MacAddress, NetworkName, PolicyName, PortName, PublisherName, Revision, SiteName, VersionName,
@@ -307,6 +313,12 @@ pub struct PublishVersion {
     /// Let this channel point to the version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<ChannelName>,
+    /// What its guests are known to read, in order. A hint, so not signed; given again, the new ones count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<Profile>,
+    /// URL of the system disk's raw bytes on a web server that answers range requests: asked when no peer has a piece.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web_seed: Option<String>,
 }
 
 /// What a publisher signs.

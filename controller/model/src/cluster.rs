@@ -4,8 +4,10 @@ use crate::record;
 use controller_api::agent::{HostDesired, HostFacts};
 use controller_api::document::{BundleSpec, DeploymentSpec, SiteSpec};
 use controller_api::rest::{DecisionView, PolicyView, PublisherKey};
+use controller_api::stream::LimitScope;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use streamer_api::Limits;
 use types::{
     ApplianceRef, BundleName, ChannelName, DeploymentName, HostName, InstanceId, NameError, NetworkName,
     PolicyName, PublisherName, Revision, SiteName, VersionName, VolumeName,
@@ -61,6 +63,10 @@ pub struct Cluster {
     pub publishers: Table<PublisherName, PublisherKey>,
     /// By 64 hexadecimal digits.
     pub images: Table<String, record::Image>,
+    /// By version.
+    pub holds: Table<(ApplianceRef, VersionName), record::Hold>,
+    /// By whose they are.
+    pub limits: Table<LimitScope, Limits>,
     /// By name.
     pub policies: Table<PolicyName, PolicyView>,
     /// By number.
@@ -113,6 +119,8 @@ impl Cluster {
             "channels" => set(&mut self.channels, owned(name)?, value, revision),
             "publishers" => set(&mut self.publishers, name.parse()?, value, revision),
             "images" => set(&mut self.images, name.to_owned(), value, revision),
+            "holds" => set(&mut self.holds, owned(name)?, value, revision),
+            "limits" => set(&mut self.limits, name.parse()?, value, revision),
             "policies" => set(&mut self.policies, name.parse()?, value, revision),
             "decisions" => set(&mut self.decisions, name.parse()?, value, revision),
             "tokens" => set(&mut self.tokens, name.to_owned(), value, revision),

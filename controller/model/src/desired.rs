@@ -1,18 +1,18 @@
 //! What each host shall hold: a function of what was decided.
 
 use crate::cluster::Cluster;
-use crate::{config_disk, expand, name, record, wire};
+use crate::{config_disk, expand, name, record, streams, wire};
 use controller_api::agent::{DesiredInstance, DesiredPort, DesiredVolume, HostDesired};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use types::{DeploymentName, Generation, HostName, InstanceId, MemberName, NetworkName};
+use types::{DeploymentName, Digest, Generation, HostName, InstanceId, MemberName, NetworkName};
 
 type Wiring = BTreeMap<MemberName, wire::Member>;
 
 /// The desired documents of all hosts that can hold instances. A document's generation is the one before, or the next
-/// one if its content differs.
+/// one if its content differs. Those that are `online` share their site's limits.
 #[must_use]
-pub fn desired(cluster: &Cluster) -> BTreeMap<HostName, HostDesired> {
+pub fn desired(cluster: &Cluster, online: &BTreeSet<HostName>) -> BTreeMap<HostName, HostDesired> {
     let deployments: BTreeSet<&DeploymentName> = cluster.placements.keys().map(|id| &id.deployment).collect();
     let wirings: BTreeMap<&DeploymentName, Wiring> =
         deployments.into_iter().map(|deployment| (deployment, expand::wiring(cluster, deployment))).collect();
@@ -20,11 +20,16 @@ pub fn desired(cluster: &Cluster) -> BTreeMap<HostName, HostDesired> {
         .hosts
         .iter()
         .filter(|(_, host)| host.role == "host")
-        .map(|(host, _)| (host.clone(), of_host(cluster, host, &wirings)))
+        .map(|(host, _)| (host.clone(), of_host(cluster, host, &wirings, online)))
         .collect()
 }
 
-fn of_host(cluster: &Cluster, host: &HostName, wirings: &BTreeMap<&DeploymentName, Wiring>) -> HostDesired {
+fn of_host(
+    cluster: &Cluster,
+    host: &HostName,
+    wirings: &BTreeMap<&DeploymentName, Wiring>,
+    online: &BTreeSet<HostName>,
+) -> HostDesired {
     let here: Vec<(&InstanceId, &record::Instance)> = cluster
         .placements
         .iter()
@@ -42,15 +47,15 @@ fn of_host(cluster: &Cluster, host: &HostName, wirings: &BTreeMap<&DeploymentNam
             size: volume.size,
         })
         .collect();
+    let mut images: BTreeSet<Digest> = here.iter().map(|(_, instance)| instance.image).collect();
+    let streams = streams::held(cluster, host, &images);
+    images.extend(streams.keys());
     let mut document = HostDesired {
         generation: Generation::default(),
         networks: networks(cluster, host, &here, wirings),
-        images: here
-            .iter()
-            .map(|(_, instance)| instance.image)
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect(),
+        images: images.into_iter().collect(),
+        streams: streams.into_values().collect(),
+        limits: streams::limits(cluster, host, online),
         instances: here.iter().map(|(id, instance)| desired_instance(id, instance, part(id))).collect(),
         volumes,
     };

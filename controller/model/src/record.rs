@@ -14,11 +14,15 @@
 //! | `images/HEX` | [`Image`] |
 //! | `policies/NAME` | `PolicyView` |
 //! | `decisions/NUMBER` | `DecisionView` |
+//! | `holds/PUBLISHER/APPLIANCE/VERSION` | [`Hold`] |
+//! | `limits/all`, `limits/site/NAME`, `limits/host/NAME` | `Limits` |
 //! | `tokens/ID`, `joins/ID` | [`Token`], [`Join`] |
 
 use controller_api::document::ApplianceSpec;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use streamer_api::Prefetch;
 use types::{
     ApplianceRef, ByteSize, DeploymentName, Digest, HostName, InstanceId, MacAddress, NetworkName, PortName,
     SiteName, VersionName, VolumeName,
@@ -135,6 +139,28 @@ pub struct Image {
     pub info_hash: String,
     /// Bytes of the image.
     pub size_bytes: u64,
+    /// Grows when hosts gain by fetching the image's source again: its profiles are others, or its web seed.
+    #[serde(default)]
+    pub source: u64,
+    /// URL of its raw bytes on a web server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web_seed: Option<String>,
+}
+
+/// Hosts hold a version's image ahead of need.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Of that version.
+    pub image: Digest,
+    /// Which hosts; all if empty.
+    pub hosts: BTreeSet<HostName>,
+    /// How much is fetched ahead.
+    pub prefetch: Prefetch,
+    /// Never evicted.
+    pub pin: bool,
+    /// Where the version was placed since: nothing more is fetched ahead there.
+    #[serde(default)]
+    pub ran: BTreeSet<HostName>,
 }
 
 /// An API token, as a hash.
@@ -183,6 +209,12 @@ pub fn network_key(deployment: &DeploymentName, network: &NetworkName) -> String
 #[must_use]
 pub fn volume_key(id: &InstanceId, volume: &VolumeName) -> String {
     format!("volumes/{id}/{volume}")
+}
+
+/// `holds/acme/workspace/2.0.0`.
+#[must_use]
+pub fn hold_key(appliance: &ApplianceRef, version: &VersionName) -> String {
+    format!("holds/{appliance}/{version}")
 }
 
 /// Numbers in keys have as many digits as the largest, so that their order is the keys' order.

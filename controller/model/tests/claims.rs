@@ -15,14 +15,14 @@ use types::{ByteSize, Generation};
 
 #[test]
 fn the_office_becomes_exactly_these_documents() {
-    let documents = desired::desired(&office());
+    let documents = desired::desired(&office(), &BTreeSet::new());
     insta::assert_json_snapshot!("office_h1", documents[&"h1".parse().unwrap()]);
     insta::assert_json_snapshot!("office_h2", documents[&"h2".parse().unwrap()]);
 }
 
 #[test]
 fn the_gateways_environment_says_what_it_forwards() {
-    let documents = desired::desired(&office());
+    let documents = desired::desired(&office(), &BTreeSet::new());
     let env = &documents[&"h1".parse().unwrap()].instances[0].config["instance.env"];
     insta::assert_snapshot!(env);
 }
@@ -49,17 +49,19 @@ fn a_changed_forward_makes_the_gateway_anew_and_leaves_the_workspace() {
 #[test]
 fn a_documents_generation_grows_only_with_its_content() {
     let mut draft = Draft::new(office());
-    for (host, document) in desired::desired(&draft.cluster) {
+    for (host, document) in desired::desired(&draft.cluster, &BTreeSet::new()) {
         assert_eq!(document.generation, Generation(1));
         draft.put(format!("desired/{host}"), &document);
     }
     assert!(
-        desired::desired(&draft.cluster)
-            .iter()
-            .all(|(host, document)| draft.cluster.desired[host].value == *document)
+        desired::desired(&draft.cluster, &BTreeSet::new()).iter().all(|(host, document)| draft
+            .cluster
+            .desired[host]
+            .value
+            == *document)
     );
     draft.delete("placements/office/workspace");
-    let after = desired::desired(&draft.cluster);
+    let after = desired::desired(&draft.cluster, &BTreeSet::new());
     assert_eq!(after[&"h2".parse().unwrap()].generation, Generation(2));
     // The other host's VXLAN lost its peer.
     assert_eq!(after[&"h1".parse().unwrap()].generation, Generation(2));
@@ -67,7 +69,7 @@ fn a_documents_generation_grows_only_with_its_content() {
 
 #[test]
 fn nothing_but_the_forwarded_port_is_open_on_the_outside() {
-    let documents = desired::desired(&office());
+    let documents = desired::desired(&office(), &BTreeSet::new());
     let networks = &documents[&"h1".parse().unwrap()].networks;
     let outside = networks.iter().find(|network| network.id == "office/outside").unwrap();
     assert_eq!(outside.uplink, Uplink::Site { site: "main".parse().unwrap() });
@@ -92,7 +94,7 @@ fn two_members_behind_a_gateway_cannot_speak_with_each_other() {
         let placement = record::Placement { host: "h1".parse().unwrap(), decision: 1 };
         draft.put(format!("placements/office/{member}"), &placement);
     }
-    let documents = desired::desired(&draft.cluster);
+    let documents = desired::desired(&draft.cluster, &BTreeSet::new());
     let inside =
         documents[&"h1".parse().unwrap()].networks.iter().find(|n| n.id == "office/inside").unwrap().clone();
     let address = |member: &str| inside.ports.iter().find(|p| p.id.contains(member)).unwrap().addresses[0];
