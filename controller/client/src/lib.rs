@@ -15,13 +15,15 @@ use controller_api::rest::{
     Event, HostView, InstanceView, JoinToken, JoinTokenRequest, NewToken, PolicyView, Problem, ProblemCode,
     PublishVersion, PublisherKey, SiteView, TokenRequest, TokenView, VersionView, VolumeView,
 };
+use controller_api::stream::{HoldRequest, HoldView, LimitScope, LimitsView, StreamView};
 use reqwest::{Method, RequestBuilder, Response};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
+use streamer_api::{Limits, Profile};
 use types::{
-    ApplianceRef, BundleName, DeploymentName, HostName, InstanceId, PolicyName, PublisherName, Revision,
-    VolumeName,
+    ApplianceRef, BundleName, DeploymentName, Digest, HostName, InstanceId, PolicyName, PublisherName,
+    Revision, VersionName, VolumeName,
 };
 
 /// Longest time to make a connection.
@@ -240,6 +242,52 @@ impl Client {
     /// One instance's boot, live.
     pub async fn boot(&self, id: &InstanceId) -> Result<BootView, ClientError> {
         self.get(&format!("/v1/instances/{id}/boot")).await
+    }
+
+    /// What an instance's reads waited for; also of one that is gone, while a host remembers.
+    pub async fn stream_report(&self, id: &InstanceId) -> Result<StreamView, ClientError> {
+        self.get(&format!("/v1/instances/{id}/stream")).await
+    }
+
+    /// What hosts are given of what an image's guests read.
+    pub async fn profiles(&self, image: &Digest) -> Result<Vec<Profile>, ClientError> {
+        self.get(&format!("/v1/images/{image}/profiles")).await
+    }
+
+    /// Versions that hosts hold ahead of need.
+    pub async fn holds(&self) -> Result<Vec<HoldView>, ClientError> {
+        self.get("/v1/holds").await
+    }
+
+    /// Lets hosts hold a version ahead of need.
+    pub async fn put_hold(
+        &self,
+        appliance: &ApplianceRef,
+        version: &VersionName,
+        request: &HoldRequest,
+    ) -> Result<HoldView, ClientError> {
+        self.answer(self.request(Method::PUT, &format!("/v1/holds/{appliance}/{version}")).json(request))
+            .await
+    }
+
+    /// Hosts need not hold a version ahead of need any more.
+    pub async fn delete_hold(
+        &self,
+        appliance: &ApplianceRef,
+        version: &VersionName,
+    ) -> Result<(), ClientError> {
+        self.remove(&format!("/v1/holds/{appliance}/{version}")).await
+    }
+
+    /// Limits that were set.
+    pub async fn limits(&self) -> Result<Vec<LimitsView>, ClientError> {
+        self.get("/v1/limits").await
+    }
+
+    /// Sets limits; none removes them.
+    pub async fn set_limits(&self, scope: &LimitScope, limits: &Limits) -> Result<LimitsView, ClientError> {
+        let query = [("scope", scope.to_string())];
+        self.answer(self.request(Method::PUT, "/v1/limits").query(&query).json(limits)).await
     }
 
     /// The end of an instance's serial log.

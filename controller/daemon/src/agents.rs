@@ -4,17 +4,23 @@ use crate::app::App;
 use crate::auth::Member;
 use crate::ledger::Writes;
 use crate::live::{ConsoleEvent, Outgoing};
-use crate::problem::{Answer, Refused};
-use crate::reconcile;
+use crate::problem::{Answer, Refused, blocking};
+use crate::{metainfo, reconcile};
+use axum::extract::rejection::JsonRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{Path, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::StatusCode;
 use axum::response::Response;
-use axum::{Json, Router, routing::get};
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use chassis::clock::unix_ms;
-use controller_api::agent::{AgentEvent, Hello, PROTOCOL, SILENCE_MS_MAX, ToAgent, ToController};
+use controller_api::agent::{
+    AgentEvent, Hello, PROTOCOL, RUN_LEN_MAX, SILENCE_MS_MAX, ToAgent, ToController,
+};
+use controller_model::{profiles, record};
 use futures::{SinkExt as _, StreamExt as _};
 use std::time::Duration;
-use streamer_api::ImageSource;
+use streamer_api::{ImageSource, Run};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use types::{Base64, Digest, Generation, HostName};
@@ -27,7 +33,10 @@ const SILENCE: Duration = Duration::from_millis(SILENCE_MS_MAX);
 
 /// Routes for members.
 pub(crate) fn router() -> Router<App> {
-    Router::new().route("/agent/v1/channel", get(channel)).route("/agent/v1/images/{digest}", get(image))
+    Router::new()
+        .route("/agent/v1/channel", get(channel))
+        .route("/agent/v1/images/{digest}", get(image))
+        .route("/agent/v1/images/{digest}/runs", post(run).layer(DefaultBodyLimit::max(RUN_LEN_MAX)))
 }
 
 async fn image(
@@ -36,13 +45,68 @@ async fn image(
     Path(digest): Path<Digest>,
 ) -> Answer<Json<ImageSource>> {
     member.must_be_host()?;
-    if !app.ledger.cluster().images.contains_key(&digest.hex()) {
+    let record = app.ledger.cluster().images.get(&digest.hex()).map(|image| image.value.clone());
+    let Some(record) = record else {
         return Err(Refused::not_found(format!("there is no image {digest}")));
-    }
+    };
     let (torrent, manifest) = app.image_files(&digest);
     let read = |path| async move { tokio::fs::read(path).await.map_err(|error| Refused::internal(&error)) };
     let (metainfo, manifest) = (Base64(read(torrent).await?), Base64(read(manifest).await?));
-    Ok(Json(ImageSource::new(metainfo, manifest, app.tracker_url.clone())))
+    let mut source = ImageSource::new(metainfo, manifest, app.tracker_url.clone());
+    source.web_seed = record.web_seed;
+    source.profiles = blocking(move || Ok(app.library.served(&digest).profiles)).await?;
+    Ok(Json(source))
+}
+
+/// A guest's run becomes part of its image's profiles; hosts are told when they gain by it.
+async fn run(
+    State(app): State<App>,
+    member: Member,
+    Path(digest): Path<Digest>,
+    run: Result<Json<Run>, JsonRejection>,
+) -> Answer<StatusCode> {
+    member.must_be_host()?;
+    let Json(run) = run?;
+    if !app.ledger.cluster().images.contains_key(&digest.hex()) {
+        return Err(Refused::not_found(format!("there is no image {digest}")));
+    }
+    let (ours, manifest) = (app.clone(), app.image_files(&digest).1);
+    let served = blocking(move || {
+        let pieces = metainfo::pieces(&manifest)?;
+        profiles::check_run(&run, pieces).map_err(Refused::invalid)?;
+        ours.library.add(&digest, &run)
+    })
+    .await?;
+    let renewed = app
+        .ledger
+        .record(|cluster| {
+            let mut writes = Writes::default();
+            let key = digest.hex();
+            if let Some(held) = cluster.images.get(&key).filter(|held| held.source != served.source) {
+                writes.put(
+                    format!("images/{key}"),
+                    &record::Image { source: served.source, ..held.value.clone() },
+                );
+                for (name, version) in
+                    cluster.versions.iter().filter(|(_, v)| v.image == digest).map(|(k, _)| k)
+                {
+                    let message = format!("{} of {version} from what guests read", named(&served.profiles));
+                    writes.event(format!("appliance/{name}"), "profiles-refined", message);
+                }
+            }
+            Ok(writes)
+        })
+        .await;
+    renewed?;
+    app.wake();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `profile boot (8 runs, 400 pieces)`.
+fn named(profiles: &[streamer_api::Profile]) -> String {
+    let one = |p: &streamer_api::Profile| format!("{} ({} runs, {} pieces)", p.name, p.runs, p.entries.len());
+    let all: Vec<String> = profiles.iter().map(one).collect();
+    format!("profile {}", all.join(", "))
 }
 
 async fn channel(State(app): State<App>, member: Member, upgrade: WebSocketUpgrade) -> Answer<Response> {
@@ -71,6 +135,8 @@ async fn session(app: App, host: HostName, mut socket: WebSocket) {
         let message = format!("host {host} is offline: {reason}");
         note(&app, &host, "host-offline", message).await;
         app.ledger.hint("hosts", host.to_string());
+        // The others have its share of their site's limits.
+        app.wake();
     }
 }
 
@@ -238,6 +304,11 @@ async fn take_message(app: &App, host: &HostName, message: ToController) {
         ToController::Event(event) => agent_event(app, host, event).await,
         ToController::Log { request, text, problem } => {
             app.live.log_answer(host, request, problem.map_or(Ok(text), Err));
+        }
+        ToController::Stream { request, report, problem } => {
+            let answer = report.map(|report| *report);
+            let answer = answer.ok_or_else(|| problem.unwrap_or_else(|| "it says nothing".into()));
+            app.live.stream_answer(host, request, answer);
         }
         ToController::ConsoleClosed { stream, reason } => {
             app.live.console_event(host, stream, ConsoleEvent::Closed(reason));

@@ -6,6 +6,7 @@ mod console;
 mod documents;
 mod membership;
 mod objects;
+mod streams;
 mod tokens;
 
 pub(crate) use catalogue::install as install_policy;
@@ -95,6 +96,11 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(console::log))
         .routes(routes!(console::boot))
         .routes(routes!(console::console))
+        .routes(routes!(streams::stream))
+        .routes(routes!(streams::profiles))
+        .routes(routes!(streams::holds))
+        .routes(routes!(streams::put_hold, streams::delete_hold))
+        .routes(routes!(streams::limits, streams::put_limits))
         .layer(DefaultBodyLimit::max(BODY_LEN_MAX))
         .merge(
             OpenApiRouter::new()

@@ -2,6 +2,7 @@
 
 use crate::identity::Authority;
 use crate::ledger::Ledger;
+use crate::library::Library;
 use crate::live::Live;
 use crate::policies::Policies;
 use crate::tracker::Tracker;
@@ -28,6 +29,8 @@ pub(crate) struct Parts {
     /// Announce URL.
     pub(crate) tracker_url: String,
     pub(crate) state_dir: PathBuf,
+    /// What guests read of each image.
+    pub(crate) library: Library,
     /// Held from when files are written until the store refers to them, or they are removed again.
     pub(crate) filing: tokio::sync::Mutex<()>,
     pub(crate) shutdown: CancellationToken,

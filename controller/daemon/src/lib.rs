@@ -19,6 +19,7 @@ mod dashboard;
 mod http;
 mod identity;
 mod ledger;
+mod library;
 mod live;
 mod metainfo;
 mod policies;

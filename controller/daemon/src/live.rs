@@ -2,6 +2,7 @@
 //! process; every agent says it again within a second.
 
 use controller_api::agent::{HostStatus, InstanceStatus, ToAgent};
+use controller_api::stream::StreamReport;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,11 +38,15 @@ pub(crate) struct Seen {
     pub(crate) instances: Arc<HashMap<InstanceId, InstanceStatus>>,
 }
 
+/// Where an answer goes: what was asked for, or why there is none.
+type Asker<T> = oneshot::Sender<Result<T, String>>;
+
 #[derive(Debug)]
 struct Session {
     id: u64,
     outbox: mpsc::Sender<Outgoing>,
-    logs: HashMap<u32, oneshot::Sender<Result<String, String>>>,
+    logs: HashMap<u32, Asker<String>>,
+    streams: HashMap<u32, Asker<StreamReport>>,
     consoles: HashMap<u32, mpsc::Sender<ConsoleEvent>>,
 }
 
@@ -69,7 +74,8 @@ impl Live {
         let (outbox, inbox) = mpsc::channel(OUTBOX);
         let id = self.sessions.fetch_add(1, Ordering::Relaxed);
         let mut inner = self.inner();
-        let session = Session { id, outbox, logs: HashMap::new(), consoles: HashMap::new() };
+        let (logs, streams, consoles) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let session = Session { id, outbox, logs, streams, consoles };
         inner.sessions.insert(host.clone(), session);
         let seen = inner.seen.entry(host.clone()).or_default();
         (seen.online, seen.seen_ms) = (true, now_ms);
@@ -170,6 +176,32 @@ impl Live {
 
     pub(crate) fn log_answer(&self, host: &HostName, request: u32, answer: Result<String, String>) {
         let asker = self.inner().sessions.get_mut(host).and_then(|session| session.logs.remove(&request));
+        if let Some(asker) = asker {
+            // The asker may have given up.
+            let _ = asker.send(answer);
+        }
+    }
+
+    /// Asks what an instance's reads waited for.
+    pub(crate) fn stream_report(
+        &self,
+        host: &HostName,
+        instance: &InstanceId,
+    ) -> Result<oneshot::Receiver<Result<StreamReport, String>>, String> {
+        let request = self.streams.fetch_add(1, Ordering::Relaxed);
+        let mut inner = self.inner();
+        let message = ToAgent::StreamReport { request, instance: instance.clone() };
+        Self::send(&inner, host, Outgoing::Message(message))?;
+        let (answer, waiting) = oneshot::channel();
+        if let Some(session) = inner.sessions.get_mut(host) {
+            session.streams.retain(|_, asker| !asker.is_closed());
+            session.streams.insert(request, answer);
+        }
+        Ok(waiting)
+    }
+
+    pub(crate) fn stream_answer(&self, host: &HostName, request: u32, answer: Result<StreamReport, String>) {
+        let asker = self.inner().sessions.get_mut(host).and_then(|session| session.streams.remove(&request));
         if let Some(asker) = asker {
             // The asker may have given up.
             let _ = asker.send(answer);

@@ -1,7 +1,9 @@
 //! Just enough of BitTorrent v1 metainfo to know that it describes the image its manifest describes.
 
+use crate::problem::{Answer, Refused};
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use controller_api::rest::SignedVersion;
+use std::path::Path;
 use streamer_api::{MANIFEST_FORMAT, Manifest};
 
 /// Deepest nesting that is read.
@@ -85,8 +87,27 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Checks that metainfo, manifest and what was signed describe one image. Returns the info hash as hexadecimal digits.
-pub(crate) fn check(signed: &SignedVersion, manifest: &[u8], metainfo: &[u8]) -> Result<String, String> {
+/// Pieces of the image a stored manifest describes.
+pub(crate) fn pieces(manifest: &Path) -> Answer<u32> {
+    let bytes = std::fs::read(manifest).map_err(|error| Refused::internal(&error))?;
+    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| Refused::internal(&error))?;
+    Ok(count(&manifest))
+}
+
+fn count(manifest: &Manifest) -> u32 {
+    u32::try_from(manifest.pieces.0.len() / 32).unwrap_or(u32::MAX)
+}
+
+/// What metainfo and manifest say of an image.
+pub(crate) struct Described {
+    /// SHA-1 of the info dictionary, 40 hexadecimal digits.
+    pub(crate) info_hash: String,
+    /// Pieces it is cut into.
+    pub(crate) pieces: u32,
+}
+
+/// Checks that metainfo, manifest and what was signed describe one image.
+pub(crate) fn check(signed: &SignedVersion, manifest: &[u8], metainfo: &[u8]) -> Result<Described, String> {
     let digest_found = crate::reconcile::digest(manifest);
     if digest_found != signed.image {
         return Err(format!("the manifest's digest is {digest_found}, signed is {}", signed.image));
@@ -118,7 +139,8 @@ pub(crate) fn check(signed: &SignedVersion, manifest: &[u8], metainfo: &[u8]) ->
             manifest.pieces.0.len()
         ));
     }
-    check_metainfo(&manifest, pieces, metainfo)
+    let info_hash = check_metainfo(&manifest, pieces, metainfo)?;
+    Ok(Described { info_hash, pieces: count(&manifest) })
 }
 
 fn check_metainfo(manifest: &Manifest, pieces: u64, metainfo: &[u8]) -> Result<String, String> {

@@ -8,7 +8,7 @@ use chassis::clock::unix_ms;
 use chassis::reconcile::{Pass, Reconciler};
 use controller_api::rest::{ChoiceView, DecisionView, ProblemCode};
 use controller_model::placement::{self, DECISIONS_MAX, Question};
-use controller_model::{Cluster, Draft, desired, name, record};
+use controller_model::{Cluster, Draft, desired, name, record, streams};
 use plugins_runtime::placement::{Decision, PlacementInput, Reason, Rejection, Verdict};
 use std::sync::Arc;
 use std::time::Duration;
@@ -214,10 +214,19 @@ fn write_down(cluster: &Cluster, decided: &Decided) -> Writes {
 
 /// Writes down the desired documents that differ. Sessions send what they see change.
 pub(crate) async fn publish_desired(app: &App) -> Answer<()> {
+    let online = app.live.online();
     app.ledger
         .record(|cluster| {
             let mut draft = Draft::new(Cluster::default());
-            for (host, document) in desired::desired(cluster) {
+            let settled = settled(cluster);
+            let cluster = match &settled {
+                Some(settled) => {
+                    draft.writes.clone_from(&settled.writes);
+                    &settled.cluster
+                }
+                None => cluster,
+            };
+            for (host, document) in desired::desired(cluster, &online) {
                 if cluster.desired.get(&host).map(|held| &held.value) != Some(&document) {
                     draft.put(format!("desired/{host}"), &document);
                 }
@@ -226,6 +235,15 @@ pub(crate) async fn publish_desired(app: &App) -> Answer<()> {
         })
         .await
         .map(drop)
+}
+
+/// The cluster with its prefetches ended where they are done, if any is held at all.
+fn settled(cluster: &Cluster) -> Option<Draft> {
+    (!cluster.holds.is_empty()).then(|| {
+        let mut draft = Draft::new(cluster.clone());
+        streams::settle(&mut draft);
+        draft
+    })
 }
 
 /// Lifts a host's generation above the one it holds, if the store is older than the host: a restored backup.

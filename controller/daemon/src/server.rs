@@ -6,6 +6,7 @@ use crate::auth;
 use crate::config::Config;
 use crate::identity::{Authority, IdentityError};
 use crate::ledger::{Act, Ledger, OpenError, Who, Writes};
+use crate::library::Library;
 use crate::live::Live;
 use crate::policies::Policies;
 use crate::problem::Answer;
@@ -84,7 +85,12 @@ impl Server {
     /// [`StartError`] says which part and what to do.
     pub async fn bind(config: &Config, shutdown: CancellationToken) -> Result<Self, StartError> {
         let state_dir = &config.state_dir;
-        for folder in [state_dir.clone(), state_dir.join("images"), state_dir.join("policies")] {
+        for folder in [
+            state_dir.clone(),
+            state_dir.join("images"),
+            state_dir.join("policies"),
+            state_dir.join("profiles"),
+        ] {
             make_folder(&folder)?;
         }
         let authority = Authority::open(state_dir, &config.public_names)?;
@@ -103,6 +109,7 @@ impl Server {
             tracker: Mutex::new(Tracker::default()),
             tracker_url: config.tracker(address.port()),
             state_dir: state_dir.clone(),
+            library: Library::new(state_dir),
             filing: tokio::sync::Mutex::default(),
             shutdown,
             sessions: TaskTracker::new(),

@@ -7,10 +7,11 @@ use controller_api::rest::{
     ApplianceView, BundleView, CatalogueVersion, DeploymentView, HostView, InstanceView, PortView, SiteView,
     VolumeView,
 };
+use controller_api::stream::{HoldProgress, HoldView};
 use controller_model::cluster::Stored;
-use controller_model::{Cluster, record};
+use controller_model::{Cluster, record, streams};
 use std::collections::{BTreeMap, BTreeSet};
-use types::{ApplianceRef, BundleName, DeploymentName, HostName, InstanceId, SiteName};
+use types::{ApplianceRef, BundleName, DeploymentName, HostName, InstanceId, SiteName, VersionName};
 
 pub(crate) fn bundle(cluster: &Cluster, name: &BundleName) -> Option<BundleView> {
     let held = cluster.bundles.get(name)?;
@@ -172,6 +173,41 @@ pub(crate) fn volumes(cluster: &Cluster) -> Vec<VolumeView> {
             })
         })
         .collect()
+}
+
+pub(crate) fn hold(
+    app: &App,
+    cluster: &Cluster,
+    appliance: &ApplianceRef,
+    version: &VersionName,
+    hold: &record::Hold,
+) -> HoldView {
+    let size = cluster.images.get(&hold.image.hex()).map_or(0, |image| image.size_bytes);
+    let progress = |host: &HostName| {
+        let seen = app.live.seen(host);
+        let image = seen.status.as_ref().and_then(|status| status.images.get(&hold.image.to_string()));
+        let local = image.map_or(0, |image| {
+            let pieces = u64::from(image.pieces_local) + u64::from(image.pieces_zero);
+            (pieces * u64::from(image.piece_bytes)).min(image.size_bytes)
+        });
+        HoldProgress {
+            host: host.clone(),
+            online: seen.online,
+            ran: hold.ran.contains(host),
+            bytes_local: local,
+            bytes_total: size,
+            down_bytes_per_s: image.map_or(0, |image| image.rates.down_bytes_per_s),
+            trouble: image.and_then(|image| image.trouble.clone()),
+        }
+    };
+    HoldView {
+        appliance: appliance.clone(),
+        version: version.clone(),
+        image: hold.image,
+        prefetch: hold.prefetch,
+        pin: hold.pin,
+        hosts: streams::hosts_of(cluster, hold).map(progress).collect(),
+    }
 }
 
 pub(crate) fn appliance(cluster: &Cluster, name: &ApplianceRef) -> Option<ApplianceView> {

@@ -14,13 +14,15 @@ use axum::http::StatusCode;
 use bytes::Bytes;
 use chassis::clock::unix_ms;
 use controller_api::rest::{ApplianceView, PolicyView, Problem, PublishVersion, PublisherKey, SignedVersion};
-use controller_model::record;
+use controller_model::{profiles, record};
 use types::{ApplianceRef, Digest, PolicyName, PublisherName};
 
 /// Sizes of an appliance's memory in bytes, and its processors.
 const MEMORY_BYTES: std::ops::RangeInclusive<u64> = 16 << 20..=1 << 40;
 const VCPUS: std::ops::RangeInclusive<u32> = 1..=64;
 const PORTS_MAX: usize = 8;
+/// Longest URL in bytes.
+const WEB_SEED_LEN_MAX: usize = 2_048;
 
 /// The catalogue.
 #[utoipa::path(get, path = "/v1/appliances", tag = "appliances",
@@ -84,20 +86,34 @@ pub(crate) async fn publish(
     Body(request): Body<PublishVersion>,
 ) -> Answer<Json<ApplianceView>> {
     let signed = verified(&app, &request)?;
-    let info_hash =
+    let described =
         metainfo::check(&signed, &request.manifest.0, &request.metainfo.0).map_err(Refused::invalid)?;
+    profiles::check(&request.profiles, described.pieces).map_err(Refused::invalid)?;
+    check_web_seed(request.web_seed.as_deref())?;
     let name: ApplianceRef = format!("{}/{}", signed.publisher, signed.appliance)
         .parse()
         .map_err(|error: types::NameError| Refused::invalid(error.to_string()))?;
     let filing = app.filing.lock().await;
     let mut taken = keep(&app, &signed.image, &request).await;
     if taken.is_ok() {
-        taken = write_down(&app, &caller, &name, &signed, &request, info_hash).await;
+        taken = match file_profiles(&app, &signed.image, &request).await {
+            Ok(source) => {
+                let image = record::Image {
+                    info_hash: described.info_hash,
+                    size_bytes: signed.size_bytes,
+                    source,
+                    web_seed: web_seed(&app, &signed.image, &request),
+                };
+                write_down(&app, &caller, &name, &signed, &request, image).await
+            }
+            Err(refused) => Err(refused),
+        };
     }
     if taken.is_err() && !app.ledger.cluster().images.contains_key(&signed.image.hex()) {
         let (torrent, manifest) = app.image_files(&signed.image);
         policies::discard(&torrent);
         policies::discard(&manifest);
+        app.library.discard(&signed.image);
     }
     drop(filing);
     taken?;
@@ -113,7 +129,7 @@ async fn write_down(
     name: &ApplianceRef,
     signed: &SignedVersion,
     request: &PublishVersion,
-    info_hash: String,
+    mut image: record::Image,
 ) -> Answer<()> {
     let act =
         Act { who: &caller.who, action: "publish", object: format!("appliance/{name}/{}", signed.version) };
@@ -139,14 +155,18 @@ async fn write_down(
                         signed: digest,
                     };
                     writes.put(format!("versions/{name}/{}", signed.version), &version);
-                    let image = record::Image { info_hash, size_bytes: signed.size_bytes };
-                    writes.put(format!("images/{}", signed.image.hex()), &image);
                     writes.event(
                         format!("appliance/{name}"),
                         "version-published",
                         format!("{name} {}", signed.version),
                     );
                 }
+            }
+            let held = cluster.images.get(&signed.image.hex()).map(|held| &held.value);
+            // A guest's run may have been taken up meanwhile.
+            image.source = image.source.max(held.map_or(0, |held| held.source));
+            if held != Some(&image) {
+                writes.put(format!("images/{}", signed.image.hex()), &image);
             }
             if let Some(channel) = &request.channel {
                 let pointer = record::Channel { version: signed.version.clone() };
@@ -159,6 +179,37 @@ async fn write_down(
         })
         .await
         .map(drop)
+}
+
+/// The one given, else the one known.
+fn web_seed(app: &App, image: &Digest, request: &PublishVersion) -> Option<String> {
+    let known = || app.ledger.cluster().images.get(&image.hex())?.web_seed.clone();
+    request.web_seed.clone().or_else(known)
+}
+
+/// The number of the source hosts shall have.
+async fn file_profiles(app: &App, image: &Digest, request: &PublishVersion) -> Answer<u64> {
+    let held = app.ledger.cluster().images.get(&image.hex()).map(|held| held.value.clone());
+    let other = held.as_ref().is_some_and(|held| held.web_seed != web_seed(app, image, request));
+    if request.profiles.is_empty() && !other {
+        return Ok(held.map_or(0, |held| held.source));
+    }
+    let (app, image, profiles) = (app.clone(), *image, request.profiles.clone());
+    blocking(move || app.library.publish(&image, &profiles, other).map(|served| served.source)).await
+}
+
+fn check_web_seed(url: Option<&str>) -> Answer<()> {
+    let fits = |url: &str| {
+        url.len() <= WEB_SEED_LEN_MAX
+            && (url.starts_with("https://") || url.starts_with("http://"))
+            && !url.chars().any(|c| c.is_control() || c.is_whitespace())
+    };
+    match url {
+        Some(url) if !fits(url) => {
+            Err(Refused::invalid("web_seed: a URL with https or http, at most 2,048 bytes"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn verified(app: &App, request: &PublishVersion) -> Answer<SignedVersion> {

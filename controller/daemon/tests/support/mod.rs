@@ -123,6 +123,12 @@ impl Member {
         (response.status().as_u16(), response.bytes().await.unwrap().to_vec())
     }
 
+    pub async fn post(&self, path: &str, body: Vec<u8>) -> (u16, String) {
+        let request = self.http().post(format!("https://{}{path}", self.address)).body(body);
+        let response = request.header("content-type", "application/json").send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
     pub async fn dial(&self) -> Result<Agent, String> {
         let tls = chassis::tls::client_config(self.identity.clone()).unwrap();
         let stream = TcpStream::connect(self.address).await.unwrap();
@@ -269,6 +275,8 @@ impl Publisher {
             metainfo: Base64(metainfo),
             manifest: Base64(manifest),
             channel: Some("stable".parse().unwrap()),
+            profiles: vec![],
+            web_seed: None,
         }
     }
 }
