@@ -247,6 +247,19 @@ impl Session {
                     }
                 });
             }
+            ToAgent::StreamReport { request, instance } => {
+                let (works, outbox) = (Arc::clone(&self.works), self.outbox.clone());
+                tokio::spawn(async move {
+                    let (report, problem) = match works.stream_report(&instance).await {
+                        Ok(report) => (Some(Box::new(report)), None),
+                        Err(problem) => (None, Some(problem)),
+                    };
+                    if let Ok(message) = text(&ToController::Stream { request, report, problem }) {
+                        // The connection is gone: so is who asked.
+                        let _ = outbox.send(message).await;
+                    }
+                });
+            }
             ToAgent::ConsoleOpen { stream, instance } => self.console_open(stream, instance),
         }
     }

@@ -69,6 +69,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         controller,
         networks_taken: Mutex::default(),
         events: broadcast::Sender::new(EVENTS_MAX),
+        gone: Mutex::default(),
         config,
     });
     let events = works.events.subscribe();
@@ -196,10 +197,11 @@ impl Host {
         let busy = locked(&self.busy).clone();
         let networks_taken = locked(&self.works.networks_taken).clone();
         let works = &self.works;
-        let (domains, networks, images) = tokio::join!(
+        let (domains, networks, images, limits) = tokio::join!(
             in_time("libvirt", works.hypervisor.list()),
             in_time("netd", works.netd.status()),
             in_time("the streamer", self.images(desired)),
+            in_time("the streamer", works.streamer.limits()),
         );
         let mut silent = Vec::new();
         let domains = keep(domains, &mut silent).map(|domains| {
@@ -213,13 +215,15 @@ impl Host {
         });
         let images = keep(images, &mut silent);
         let volumes = keep(works.store.volumes().map_err(|e| chain(&e).to_string()), &mut silent);
-        let named = keep(works.store.images().map_err(|e| chain(&e).to_string()), &mut silent);
         let observed = Observed {
             domains,
             records: works.store.records(),
             volumes: volumes.unwrap_or_default(),
             exported: images.as_ref().map(|images| images.keys().copied().collect()),
-            named: named.unwrap_or_default(),
+            named: works.store.named(),
+            // If it does not answer at all, that is said above.
+            limits: limits.ok(),
+            limits_set: works.store.limits_set(),
             networks: keep(networks, &mut silent),
             networks_taken,
             busy,

@@ -30,6 +30,9 @@ impl Layout {
     pub(crate) fn accelerator(&self) -> PathBuf {
         self.state.join("accelerator.json")
     }
+    pub(crate) fn limits(&self) -> PathBuf {
+        self.state.join("limits.json")
+    }
     pub(crate) fn instances(&self) -> PathBuf {
         self.state.join("instances")
     }

@@ -22,6 +22,7 @@ mod layout;
 mod plan;
 mod status;
 mod store;
+mod stream;
 mod work;
 
 pub use host::run;

@@ -8,11 +8,12 @@
 //!      named no more, or under another incarnation: Remove, whatever it does; its ports go only after it
 //! ```
 
-use crate::store::Record;
-use controller_api::agent::{DesiredInstance, DesiredVolume, HostDesired};
+use crate::store::{Naming, Record};
+use controller_api::agent::{DesiredInstance, DesiredStream, DesiredVolume, HostDesired};
 use controller_hypervisor::{DomainState, VOLUME_NAME_LEN_MAX};
 use netd_api::{Network, Port};
 use std::collections::{BTreeMap, BTreeSet};
+use streamer_api::Limits;
 use types::{Digest, Generation, InstanceId, VolumeName};
 use uuid::Uuid;
 
@@ -22,12 +23,17 @@ const GOOD_RUN_MS: u64 = 60_000;
 const PAUSE_MS_MIN: u64 = 1_000;
 /// ... to this.
 const PAUSE_MS_MAX: u64 = 30_000;
+/// What a guest reads belongs to its boot until so long after it said `ready`.
+pub(crate) const RUN_AFTER_READY_MS: u64 = 30_000;
 
 /// What a step is about. Two steps about one thing never run at once.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Key {
     Networks,
     Image(Digest),
+    Limits,
+    /// What an instance has read.
+    Run(InstanceId),
     Volume(InstanceId, VolumeName),
     Instance(InstanceId),
 }
@@ -37,6 +43,8 @@ impl std::fmt::Display for Key {
         match self {
             Self::Networks => f.write_str("networks"),
             Self::Image(digest) => write!(f, "image {}", digest.short()),
+            Self::Limits => f.write_str("limits"),
+            Self::Run(id) => write!(f, "run of {id}"),
             Self::Volume(instance, name) => write!(f, "volume {instance}/{name}"),
             Self::Instance(id) => write!(f, "instance {id}"),
         }
@@ -48,10 +56,14 @@ impl std::fmt::Display for Key {
 pub(crate) enum Step {
     /// Hand netd this document.
     PutNetworks(netd_api::Desired),
-    /// Have the streamer export an image.
-    NameImage(Digest),
+    /// Have the streamer export an image, and hold it so.
+    NameImage(Digest, Naming),
     /// The streamer need not export it any more.
     DropImage(Digest),
+    /// Let the streamer be as fast as this; none takes the controller's word back.
+    SetLimits(Option<Limits>),
+    /// Tell the controller what an instance has read since its start.
+    TellRun(InstanceId, Uuid),
     /// Make a volume, or grow it to this many bytes.
     SizeVolume(InstanceId, VolumeName, u64),
     /// Remove a volume with its bytes.
@@ -72,7 +84,9 @@ impl Step {
     pub(crate) fn key(&self) -> Key {
         match self {
             Self::PutNetworks(_) => Key::Networks,
-            Self::NameImage(digest) | Self::DropImage(digest) => Key::Image(*digest),
+            Self::NameImage(digest, _) | Self::DropImage(digest) => Key::Image(*digest),
+            Self::SetLimits(_) => Key::Limits,
+            Self::TellRun(id, _) => Key::Run(id.clone()),
             Self::SizeVolume(instance, name, _) | Self::DeleteVolume(instance, name) => {
                 Key::Volume(instance.clone(), name.clone())
             }
@@ -97,8 +111,12 @@ pub(crate) struct Observed {
     pub(crate) volumes: BTreeMap<(InstanceId, VolumeName), u64>,
     /// What the streamer exports.
     pub(crate) exported: Option<BTreeSet<Digest>>,
-    /// What this agent has named to it at some time.
-    pub(crate) named: BTreeSet<Digest>,
+    /// What this agent has named to it at some time, and how.
+    pub(crate) named: BTreeMap<Digest, Naming>,
+    /// How fast the streamer may be; none if it does not say.
+    pub(crate) limits: Option<Limits>,
+    /// The controller has said so, and not taken it back.
+    pub(crate) limits_set: bool,
     pub(crate) networks: Option<netd_api::Status>,
     /// The document netd took last in this agent's life.
     pub(crate) networks_taken: Option<netd_api::Desired>,
@@ -121,6 +139,8 @@ pub(crate) fn plan(desired: &HostDesired, observed: &Observed) -> Plan {
     let mut plan = Plan::default();
     networks(&mut plan, desired, observed);
     images(&mut plan, desired, observed);
+    limits(&mut plan, desired, observed);
+    runs(&mut plan, observed);
     volumes(&mut plan, desired, observed);
     removals(&mut plan, desired, observed);
     for instance in &desired.instances {
@@ -226,9 +246,62 @@ fn images(plan: &mut Plan, desired: &HostDesired, observed: &Observed) {
         .chain(desired.instances.iter().map(|instance| instance.image))
         .chain(observed.records.values().map(|record| record.image))
         .collect();
-    plan.steps.extend(needed.difference(exported).map(|digest| Step::NameImage(*digest)));
+    for digest in &needed {
+        let held = observed.named.get(digest);
+        let naming = match (exported.contains(digest), held) {
+            // As it was: what it shall be may have to be fetched from a controller that is away.
+            (false, Some(held)) => *held,
+            (true, Some(held)) if *held == wanted_naming(desired, *digest, *held) => continue,
+            // Somebody else's, that happens to be the same.
+            (true, None) if wanted_naming(desired, *digest, Naming::default()) == Naming::default() => {
+                continue;
+            }
+            (_, held) => wanted_naming(desired, *digest, held.copied().unwrap_or_default()),
+        };
+        plan.steps.push(Step::NameImage(*digest, naming));
+    }
     // Only what this agent has named: an image that somebody publishes here is not ours to drop.
-    plan.steps.extend(observed.named.difference(&needed).map(|digest| Step::DropImage(*digest)));
+    let dropped = observed.named.keys().filter(|digest| !needed.contains(digest));
+    plan.steps.extend(dropped.map(|digest| Step::DropImage(*digest)));
+}
+
+/// How an image shall be held; one that only something on its way out needs stays as it is.
+fn wanted_naming(desired: &HostDesired, image: Digest, held: Naming) -> Naming {
+    let named = desired.images.contains(&image);
+    match desired.streams.iter().find(|stream| stream.image == image) {
+        Some(DesiredStream { source, prefetch, pin, .. }) => {
+            Naming { source: *source, prefetch: *prefetch, pin: *pin }
+        }
+        None if named => Naming::default(),
+        None => held,
+    }
+}
+
+fn limits(plan: &mut Plan, desired: &HostDesired, observed: &Observed) {
+    let Some(limits) = observed.limits else { return };
+    match desired.limits {
+        Some(wanted) if wanted != limits || !observed.limits_set => {
+            plan.steps.push(Step::SetLimits(Some(wanted)));
+        }
+        // What somebody set at the streamer itself is not ours to take back.
+        None if observed.limits_set => plan.steps.push(Step::SetLimits(None)),
+        _ => {}
+    }
+}
+
+/// Each start that became ready is told once, when its boot is surely over.
+fn runs(plan: &mut Plan, observed: &Observed) {
+    if observed.exported.is_none() {
+        return;
+    }
+    for (incarnation, record) in &observed.records {
+        let over = record
+            .ready_ms
+            .is_some_and(|ready| record.ended || observed.now_ms >= ready + RUN_AFTER_READY_MS);
+        if over && record.run_told != record.starts && observed.now_ms >= record.run_not_before_ms {
+            plan.steps.push(Step::TellRun(record.instance.clone(), *incarnation));
+        }
+    }
 }
 
 fn volumes(plan: &mut Plan, desired: &HostDesired, observed: &Observed) {

@@ -1,6 +1,6 @@
 //! What the controller is told. Pure.
 
-use crate::plan::{Observed, Plan, wanted};
+use crate::plan::{Key, Observed, Plan, wanted};
 use crate::store::Record;
 use controller_api::agent::{DesiredInstance, HostDesired, InstanceState, InstanceStatus};
 use controller_hypervisor::DomainState;
@@ -31,10 +31,12 @@ pub(crate) fn instances(desired: &HostDesired, observed: &Observed, plan: &Plan)
 /// Whether all of the document is so.
 pub(crate) fn converged(observed: &Observed, plan: &Plan, instances: &[InstanceStatus]) -> bool {
     let runs = |state| matches!(state, InstanceState::Booting | InstanceState::Ready);
-    plan.steps.is_empty()
+    // What guests read is told by the way.
+    let work = |key: &Key| !matches!(key, Key::Run(_));
+    !plan.steps.iter().any(|step| work(&step.key()))
         && plan.waits.is_empty()
         && plan.refusals.is_empty()
-        && observed.busy.is_empty()
+        && !observed.busy.iter().any(work)
         && observed.exported.is_some()
         && observed.networks.as_ref().is_some_and(|networks| networks.converged)
         && instances.iter().all(|instance| runs(instance.state))

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use streamer_api::{ImageSource, Prefetch};
 use types::{Digest, InstanceId, VolumeName};
 use uuid::Uuid;
 
@@ -35,6 +36,28 @@ pub(crate) struct Record {
     pub(crate) not_before_ms: u64,
     /// Why the last attempt failed.
     pub(crate) failure: Option<String>,
+    /// The start whose run the controller was told last, or that had nothing to tell.
+    #[serde(default)]
+    pub(crate) run_told: u32,
+    /// A run is not told before.
+    #[serde(default)]
+    pub(crate) run_not_before_ms: u64,
+}
+
+/// How an image was named to the streamer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Naming {
+    /// Number of the source the controller gave.
+    pub(crate) source: u64,
+    pub(crate) prefetch: Prefetch,
+    pub(crate) pin: bool,
+}
+
+/// An image as it was named.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Named {
+    pub(crate) naming: Naming,
+    pub(crate) source: ImageSource,
 }
 
 impl Record {
@@ -50,6 +73,8 @@ impl Record {
             tries: 0,
             not_before_ms: 0,
             failure: None,
+            run_told: 0,
+            run_not_before_ms: 0,
         }
     }
 }
@@ -80,6 +105,7 @@ pub(crate) struct Store {
     layout: Layout,
     records: Mutex<Records>,
     desired: Mutex<Document>,
+    named: Mutex<BTreeMap<Digest, Naming>>,
 }
 
 #[derive(Debug, Default)]
@@ -112,7 +138,8 @@ impl Store {
         }
         let records = Records { all: records, unsaved: BTreeSet::new() };
         let document = Document { held: desired, waiting: None };
-        Ok(Self { layout, records: Mutex::new(records), desired: Mutex::new(document) })
+        let named = Mutex::new(named(&layout)?);
+        Ok(Self { layout, records: Mutex::new(records), desired: Mutex::new(document), named })
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -284,28 +311,59 @@ impl Store {
         Ok(())
     }
 
-    /// Images this agent has named to the streamer.
-    pub(crate) fn images(&self) -> Result<BTreeSet<Digest>, StoreError> {
-        let hex = |name: String| name.strip_suffix(".json").map(|hex| format!("sha256:{hex}"));
-        Ok(names(&self.layout.images())?.into_iter().filter_map(hex).filter_map(|d| d.parse().ok()).collect())
+    /// Images this agent has named to the streamer, and how.
+    pub(crate) fn named(&self) -> BTreeMap<Digest, Naming> {
+        locked(&self.named).clone()
     }
 
-    pub(crate) fn image(&self, digest: Digest) -> Result<Option<streamer_api::ImageSource>, StoreError> {
-        read_json(&self.layout.image(digest))
+    /// An image as it was named. What cannot be read is fetched again.
+    pub(crate) fn image(&self, digest: Digest) -> Result<Option<Named>, StoreError> {
+        match read_json(&self.layout.image(digest)) {
+            Err(StoreError::Content { .. }) => Ok(None),
+            read => read,
+        }
     }
 
-    pub(crate) fn keep_image(
-        &self,
-        digest: Digest,
-        source: &streamer_api::ImageSource,
-    ) -> Result<(), StoreError> {
-        write_json(&self.layout.image(digest), source)
+    pub(crate) fn keep_image(&self, digest: Digest, named: &Named) -> Result<(), StoreError> {
+        write_json(&self.layout.image(digest), named)?;
+        locked(&self.named).insert(digest, named.naming);
+        Ok(())
     }
 
     pub(crate) fn forget_image(&self, digest: Digest) -> Result<(), StoreError> {
         let path = self.layout.image(digest);
+        chassis::durable::remove(&path).map_err(|source| StoreError::File {
+            what: "remove",
+            path,
+            source,
+        })?;
+        locked(&self.named).remove(&digest);
+        Ok(())
+    }
+
+    /// The controller has said how fast the streamer may be, and not taken it back yet.
+    pub(crate) fn limits_set(&self) -> bool {
+        self.layout.limits().exists()
+    }
+
+    pub(crate) fn keep_limits_set(&self, set: bool) -> Result<(), StoreError> {
+        let path = self.layout.limits();
+        if set {
+            return write_json(&path, &set);
+        }
         chassis::durable::remove(&path).map_err(|source| StoreError::File { what: "remove", path, source })
     }
+}
+
+fn named(layout: &Layout) -> Result<BTreeMap<Digest, Naming>, StoreError> {
+    let hex = |name: &String| name.strip_suffix(".json").map(|hex| format!("sha256:{hex}"));
+    let mut all = BTreeMap::new();
+    for name in names(&layout.images())? {
+        let Some(digest) = hex(&name).and_then(|text| text.parse::<Digest>().ok()) else { continue };
+        let named: Result<Option<Named>, _> = read_json(&layout.image(digest));
+        all.insert(digest, named.ok().flatten().map(|named| named.naming).unwrap_or_default());
+    }
+    Ok(all)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

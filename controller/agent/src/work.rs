@@ -4,7 +4,8 @@ use crate::config::Config;
 use crate::config_disk::{ConfigDiskError, config_disk};
 use crate::facts;
 use crate::plan::{Step, note_end};
-use crate::store::{Record, Store, StoreError};
+use crate::store::{Named, Naming, Record, Store, StoreError};
+use crate::stream::{self, Gone};
 use chassis::clock::unix_ms;
 use chassis::telemetry::chain;
 use chassis::unix_http::CallError;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use streamer_api::{ImageSource, Limits};
 use tokio::process::Command;
 use tokio::sync::broadcast;
 use types::{Digest, InstanceId};
@@ -36,6 +38,8 @@ pub(crate) struct Works {
     pub(crate) controller: reqwest::Client,
     pub(crate) networks_taken: Mutex<Option<netd_api::Desired>>,
     pub(crate) events: broadcast::Sender<AgentEvent>,
+    /// What instances that are gone had waited for.
+    pub(crate) gone: Mutex<Gone>,
 }
 
 /// Why a step failed.
@@ -51,6 +55,12 @@ pub(crate) enum WorkError {
     Netd(#[source] CallError),
     #[error("the streamer did not take image {0}")]
     Streamer(String, #[source] CallError),
+    #[error("the streamer did not take the limits")]
+    Limits(#[source] CallError),
+    #[error("the streamer does not say what was read of image {0}")]
+    Runs(String, #[source] CallError),
+    #[error("cannot tell the controller what was read of image {0}")]
+    Tell(String, #[source] reqwest::Error),
     #[error("cannot fetch image {0} from the controller")]
     Source(String, #[source] reqwest::Error),
     #[error("cannot write {}", .0.display())]
@@ -70,8 +80,10 @@ impl Works {
     pub(crate) async fn carry_out(self: &Arc<Self>, step: Step) -> Result<(), WorkError> {
         match step {
             Step::PutNetworks(networks) => self.put_networks(networks).await,
-            Step::NameImage(digest) => self.name_image(digest).await,
+            Step::NameImage(digest, naming) => self.name_image(digest, naming).await,
             Step::DropImage(digest) => self.drop_image(digest).await,
+            Step::SetLimits(limits) => self.set_limits(limits).await,
+            Step::TellRun(_, incarnation) => self.tell_run(incarnation).await,
             Step::SizeVolume(instance, name, bytes) => Ok(self.store.size_volume(&instance, &name, bytes)?),
             Step::DeleteVolume(instance, name) => Ok(self.store.delete_volume(&instance, &name)?),
             Step::Start(desired, networks) => self.start(&desired, networks).await,
@@ -101,20 +113,36 @@ impl Works {
         Ok(())
     }
 
-    async fn name_image(&self, digest: Digest) -> Result<(), WorkError> {
-        let source = match self.store.image(digest)? {
-            Some(source) => source,
-            None => {
-                let source = self.fetch_source(digest).await?;
-                self.store.keep_image(digest, &source)?;
-                source
-            }
+    /// The streamer is told first: what is on disk as told was told.
+    async fn name_image(&self, digest: Digest, naming: Naming) -> Result<(), WorkError> {
+        let held = self.store.image(digest)?;
+        let source = match held {
+            Some(Named { naming: Naming { source, .. }, source: held }) if source == naming.source => held,
+            _ => self.fetch_source(digest).await?,
         };
-        self.streamer.put_image(digest, &source).await.map_err(|e| WorkError::Streamer(digest.short(), e))?;
+        let source = ImageSource { prefetch: naming.prefetch, pin: naming.pin, ..source };
+        self.put_image(digest, &source).await?;
+        Ok(self.store.keep_image(digest, &Named { naming, source })?)
+    }
+
+    async fn put_image(&self, digest: Digest, source: &ImageSource) -> Result<(), WorkError> {
+        let put = self.streamer.put_image(digest, source).await;
+        put.map(drop).map_err(|error| WorkError::Streamer(digest.short(), error))
+    }
+
+    async fn set_limits(&self, limits: Option<Limits>) -> Result<(), WorkError> {
+        // Said before it is done and taken back after it is undone, so that a crash between leaves nothing behind.
+        if limits.is_some() {
+            self.store.keep_limits_set(true)?;
+        }
+        self.streamer.set_limits(&limits.unwrap_or_default()).await.map_err(WorkError::Limits)?;
+        if limits.is_none() {
+            self.store.keep_limits_set(false)?;
+        }
         Ok(())
     }
 
-    async fn fetch_source(&self, digest: Digest) -> Result<streamer_api::ImageSource, WorkError> {
+    async fn fetch_source(&self, digest: Digest) -> Result<ImageSource, WorkError> {
         let fail = |error| WorkError::Source(digest.short(), error);
         let url = format!("{}/agent/v1/images/{digest}", self.config.controller.trim_end_matches('/'));
         let answer = self.controller.get(url).timeout(SOURCE_TIMEOUT).send().await.map_err(fail)?;
@@ -122,6 +150,10 @@ impl Works {
     }
 
     async fn drop_image(&self, digest: Digest) -> Result<(), WorkError> {
+        if let Some(Named { naming: Naming { pin: true, .. }, source }) = self.store.image(digest)? {
+            // A pin outlives the name.
+            self.put_image(digest, &ImageSource { pin: false, ..source }).await?;
+        }
         match self.streamer.delete_image(digest).await {
             // It has forgotten it already.
             Ok(()) | Err(CallError::Refused { status: 404, .. }) => {}
@@ -174,7 +206,8 @@ impl Works {
             record.ready_ms = None;
             record.ended = false;
         })?;
-        self.hypervisor.start(&self.hardware(desired, incarnation)).await?;
+        let starts = record.as_ref().map_or(1, |record| record.starts);
+        self.hypervisor.start(&self.hardware(desired, incarnation, starts)).await?;
         self.store.change(incarnation, None, |record| record.failure = None)?;
         Ok(record)
     }
@@ -204,7 +237,7 @@ impl Works {
         std::fs::rename(&beside, &path).map_err(|source| WorkError::Write(path, source))
     }
 
-    fn hardware(&self, desired: &DesiredInstance, incarnation: Uuid) -> Machine {
+    fn hardware(&self, desired: &DesiredInstance, incarnation: Uuid, starts: u32) -> Machine {
         let layout = self.store.layout();
         Machine {
             mark: Mark { instance: desired.id.clone(), incarnation },
@@ -213,7 +246,10 @@ impl Works {
             memory_bytes: desired.memory.0,
             cache: self.machine.cache,
             overlay: layout.overlay(incarnation),
-            image: Export { name: desired.image.hex(), socket: self.config.nbd_socket.clone() },
+            image: Export {
+                name: stream::export(desired.image, &desired.id, incarnation, starts),
+                socket: self.config.nbd_socket.clone(),
+            },
             volumes: desired
                 .volumes
                 .iter()
@@ -260,6 +296,7 @@ impl Works {
     async fn remove(&self, id: &InstanceId, incarnation: Uuid) -> Result<(), WorkError> {
         self.hypervisor.stop(incarnation, Stop::PowerOff).await?;
         self.hypervisor.undefine(incarnation).await?;
+        self.remember(incarnation).await;
         self.store.forget(incarnation)?;
         self.tell(id, "instance-removed", format!("{id} is removed from this host"));
         Ok(())

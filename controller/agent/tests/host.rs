@@ -8,12 +8,13 @@ mod private_libvirtd;
 
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, State};
-use axum::routing::{get, put};
+use axum::http::StatusCode;
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use chassis::tls::{ClientCertificate, Identity, serve, server_config};
 use controller_api::agent::{
-    DesiredInstance, DesiredPort, DesiredVolume, HostDesired, HostStatus, InstanceState, InstanceStatus,
-    ToAgent, ToController,
+    DesiredInstance, DesiredPort, DesiredStream, DesiredVolume, HostDesired, HostStatus, InstanceState,
+    InstanceStatus, ToAgent, ToController,
 };
 use netd_api::{NetworkStatus, PortStatus};
 use private_libvirtd::Host;
@@ -23,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use streamer_api::{ImageSource, ImageStatus};
+use streamer_api::{ImageSource, ImageStatus, Limits, Prefetch, Run, Stall, Touch};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,12 @@ const IMAGE: Digest = Digest::from_bytes([0xab; 32]);
 struct Told {
     networks: Mutex<netd_api::Desired>,
     images: Mutex<BTreeSet<String>>,
+    source: Mutex<Option<ImageSource>>,
+    limits: Mutex<Limits>,
+    runs: Mutex<Vec<Run>>,
+    stalls: Mutex<Vec<Stall>>,
+    /// By the agent to the controller.
+    told_runs: Mutex<Vec<Run>>,
 }
 
 async fn netd_status(State(told): State<Arc<Told>>) -> Json<netd_api::Status> {
@@ -86,7 +93,8 @@ fn local_daemons(told: &Arc<Told>) -> Router {
             put(
                 move |State(told): State<Arc<Told>>,
                       Path(digest): Path<String>,
-                      Json(_): Json<ImageSource>| async move {
+                      Json(source): Json<ImageSource>| async move {
+                    *told.source.lock().unwrap() = Some(source);
                     told.images.lock().unwrap().insert(hex(digest.clone()));
                     Json(image_status(hex(digest)))
                 },
@@ -98,7 +106,29 @@ fn local_daemons(told: &Arc<Told>) -> Router {
                 },
             ),
         )
+        .route(
+            "/v1/images/{digest}/runs",
+            get(|State(told): State<Arc<Told>>| async move { Json(told.runs.lock().unwrap().clone()) }),
+        )
+        .route(
+            "/v1/images/{digest}/stalls",
+            get(|State(told): State<Arc<Told>>| async move { Json(told.stalls.lock().unwrap().clone()) }),
+        )
+        .route(
+            "/v1/limits",
+            get(|State(told): State<Arc<Told>>| async move { Json(*told.limits.lock().unwrap()) }).put(
+                |State(told): State<Arc<Told>>, Json(limits): Json<Limits>| async move {
+                    *told.limits.lock().unwrap() = limits;
+                    Json(limits)
+                },
+            ),
+        )
         .with_state(Arc::clone(told))
+}
+
+async fn take_run(State(told): State<Arc<Told>>, Json(run): Json<Run>) -> StatusCode {
+    told.told_runs.lock().unwrap().push(run);
+    StatusCode::NO_CONTENT
 }
 
 /// A controller that has one agent.
@@ -123,7 +153,7 @@ impl Authority {
         (CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &*self.0).unwrap(), key)
     }
 
-    async fn controller(&self, port: u16) -> (Controller, u16) {
+    async fn controller(&self, port: u16, told: &Arc<Told>) -> (Controller, u16) {
         let (certificate, key) = self.leaf("127.0.0.1");
         let identity = Identity {
             chain: vec![certificate.der().clone()],
@@ -140,7 +170,8 @@ impl Authority {
         let source = || async { Json(ImageSource::new(Base64(vec![]), Base64(vec![]), String::new())) };
         let router = Router::new()
             .route("/agent/v1/channel", get(channel))
-            .route("/agent/v1/images/{digest}", get(source));
+            .route("/agent/v1/images/{digest}", get(source))
+            .route("/agent/v1/images/{digest}/runs", post(take_run).with_state(Arc::clone(told)));
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let stop = CancellationToken::new();
@@ -296,6 +327,8 @@ fn desired(generation: u64, incarnation: Option<Uuid>) -> HostDesired {
             ports: vec![port],
         }],
         images: vec![IMAGE],
+        streams: vec![],
+        limits: None,
         volumes: vec![DesiredVolume { instance: id, name, size: ByteSize(1 << 20) }],
         instances: vec![DesiredInstance {
             id: "office/probe".parse().unwrap(),
@@ -322,11 +355,11 @@ fn runs(instance: &InstanceStatus) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_survives_the_agent_and_goes_with_its_document() {
-    let host = Host::start(&IMAGE.hex());
+    let host = Host::start();
     let authority = Authority::new();
-    let (mut controller, port) = authority.controller(0).await;
-    write_files(&host, &authority, port);
     let told = Arc::new(Told::default());
+    let (mut controller, port) = authority.controller(0, &told).await;
+    write_files(&host, &authority, port);
     let daemons = chassis::unix_http::bind(&host.at("daemons.sock"), 0o600).unwrap();
     tokio::spawn(chassis::unix_http::serve(daemons, local_daemons(&told), CancellationToken::new()));
     let mut agent = Agent::start(&host);
@@ -364,7 +397,7 @@ async fn an_instance_survives_the_agent_and_goes_with_its_document() {
     drop(session);
     controller.end().await;
     let mut agent = Agent::start(&host);
-    let (mut controller, _) = authority.controller(port).await;
+    let (mut controller, _) = authority.controller(port, &told).await;
     let mut session = controller.session().await;
     let again = session.until_instance("running still", runs).await;
     assert_eq!((again.starts, again.started_ms), (1, begun.started_ms));
@@ -400,6 +433,88 @@ async fn an_instance_survives_the_agent_and_goes_with_its_document() {
     assert!(!marker.exists());
     assert_eq!(told.networks.lock().unwrap().networks, []);
     assert!(told.images.lock().unwrap().is_empty());
+    drop(session);
+    controller.end().await;
+}
+
+/// The probe guest cannot say `ready`: its record is made to say so, half a minute ago.
+fn ready_long_ago(host: &Host, incarnation: Uuid) -> u64 {
+    let path = host.at(&format!("state/instances/{incarnation}/record.json"));
+    let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let started = record["started_ms"].as_u64().unwrap();
+    record["ready_ms"] = (started - 30_000).into();
+    std::fs::write(path, record.to_string()).unwrap();
+    started
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_guest_read_is_told_once_and_remembered_when_it_is_gone() {
+    let host = Host::start();
+    let authority = Authority::new();
+    let told = Arc::new(Told::default());
+    let (mut controller, port) = authority.controller(0, &told).await;
+    write_files(&host, &authority, port);
+    let daemons = chassis::unix_http::bind(&host.at("daemons.sock"), 0o600).unwrap();
+    tokio::spawn(chassis::unix_http::serve(daemons, local_daemons(&told), CancellationToken::new()));
+    let mut agent = Agent::start(&host);
+    let mut session = controller.session().await;
+    let incarnation = Uuid::new_v4();
+    session.desire(desired(1, Some(incarnation))).await;
+    session.until_instance("running", runs).await;
+
+    // Each start reads under a name of its own.
+    let reader = format!("office/probe:{}.1", &incarnation.simple().to_string()[..8]);
+    let xml = host.virsh(&["dumpxml", &incarnation.to_string()]);
+    assert!(xml.contains(&format!("name='{}/{reader}'", IMAGE.hex())), "{xml}");
+
+    // The run of its boot is told once.
+    agent.kill();
+    drop(session);
+    let began_unix_ms = ready_long_ago(&host, incarnation) + 100;
+    let touched = vec![Touch { piece: 4, at_ms: 20 }, Touch { piece: 2, at_ms: 30 }];
+    let run = Run { reader: reader.clone(), began_unix_ms, whole: true, touched, ..Run::default() };
+    *told.runs.lock().unwrap() = vec![Run { reader: "another".into(), ..run.clone() }, run.clone()];
+    let stall = Stall { reader: reader.clone(), piece: 4, waited_ms: 250, ..Stall::default() };
+    *told.stalls.lock().unwrap() = vec![Stall { reader: "another".into(), ..stall.clone() }, stall.clone()];
+    let _agent = Agent::start(&host);
+    let mut session = controller.session().await;
+    session.until_status("a run told", |_| !told.told_runs.lock().unwrap().is_empty()).await;
+    for _ in 0..3 {
+        session.until("another status", |_, heard| matches!(heard, ToController::Status(_))).await;
+    }
+    assert_eq!(*told.told_runs.lock().unwrap(), [run], "once, and only its own");
+
+    // What it waited for is told when asked; how it is held and how fast follows the document.
+    let ask = ToAgent::StreamReport { request: 9, instance: "office/probe".parse().unwrap() };
+    let answered =
+        |_: &Session, heard: &ToController| matches!(heard, ToController::Stream { request: 9, .. });
+    session.send(&ask).await;
+    let ToController::Stream { report: Some(report), .. } = session.until("a report", answered).await else {
+        panic!("no report")
+    };
+    assert_eq!((report.stalls.as_slice(), report.gone), ([stall.clone()].as_slice(), false));
+    assert_eq!(report.run.map(|run| run.touched), Some(2));
+    let held = DesiredStream { image: IMAGE, source: 1, prefetch: Prefetch::Idle, pin: true };
+    let limits = Limits { upload_bytes_per_s: Some(1 << 20), ..Limits::default() };
+    let otherwise =
+        HostDesired { streams: vec![held], limits: Some(limits), ..desired(2, Some(incarnation)) };
+    session.desire(otherwise).await;
+    session.until_status("converged", |status| status.converged && status.generation == Generation(2)).await;
+    let source = told.source.lock().unwrap().clone().unwrap();
+    assert_eq!((source.prefetch, source.pin), (Prefetch::Idle, true));
+    assert_eq!(*told.limits.lock().unwrap(), limits);
+
+    // It is gone, with its pin, and what it waited for is still known.
+    session.desire(desired(3, None)).await;
+    let gone = |s: &HostStatus| s.converged && s.generation == Generation(3) && s.instances.is_empty();
+    session.until_status("all gone", gone).await;
+    assert!(!told.source.lock().unwrap().clone().unwrap().pin);
+    assert_eq!(*told.limits.lock().unwrap(), Limits::default());
+    session.send(&ask).await;
+    let ToController::Stream { report: Some(report), .. } = session.until("a report", answered).await else {
+        panic!("no report")
+    };
+    assert_eq!((report.stalls.as_slice(), report.gone), ([stall].as_slice(), true));
     drop(session);
     controller.end().await;
 }

@@ -83,7 +83,7 @@ async fn expect(reader: &mut controller_hypervisor::ConsoleReader, wanted: &str)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_lives_from_its_start_to_its_removal() {
-    let host = Host::start("base");
+    let host = Host::start();
     let hypervisor = connected(&host).await;
     let mut events = hypervisor.events();
     let uuid = Uuid::new_v4();
@@ -122,7 +122,7 @@ async fn a_machine_lives_from_its_start_to_its_removal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_domain_is_neither_listed_nor_touched() {
-    let host = Host::start("base");
+    let host = Host::start();
     let hypervisor = connected(&host).await;
     let uuid = Uuid::new_v4();
     let machine = machine_of(&host, uuid);
@@ -146,7 +146,7 @@ async fn a_foreign_domain_is_neither_listed_nor_touched() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_outlives_libvirtd_and_the_connection_heals() {
-    let host = Host::start("base");
+    let host = Host::start();
     let hypervisor = connected(&host).await;
     let uuid = Uuid::new_v4();
     hypervisor.start(&machine_of(&host, uuid)).await.unwrap();

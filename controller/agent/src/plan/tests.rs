@@ -1,7 +1,8 @@
 use super::*;
-use controller_api::agent::DesiredPort;
+use controller_api::agent::{DesiredPort, DesiredStream};
 use netd_api::{NetworkStatus, PortStatus, Status, Uplink};
 use proptest::prelude::*;
+use streamer_api::Prefetch;
 use types::{ByteSize, Generation};
 
 fn image(number: u8) -> Digest {
@@ -59,6 +60,8 @@ fn document(generation: u64, members: &BTreeMap<u8, u8>) -> HostDesired {
         generation: Generation(generation),
         networks: if members.is_empty() { vec![] } else { vec![network] },
         images: members.keys().map(|member| image(*member)).collect(),
+        streams: vec![],
+        limits: None,
         instances: members.iter().map(|(member, number)| instance(*member, *number)).collect(),
         volumes: members
             .keys()
@@ -78,7 +81,9 @@ struct World {
     records: BTreeMap<Uuid, Record>,
     volumes: BTreeMap<(InstanceId, VolumeName), u64>,
     exported: BTreeSet<Digest>,
-    named: BTreeSet<Digest>,
+    named: BTreeMap<Digest, Naming>,
+    limits: Limits,
+    limits_set: bool,
     networks: netd_api::Desired,
     /// None after a restart of the agent.
     taken: Option<netd_api::Desired>,
@@ -99,6 +104,8 @@ impl World {
             volumes: self.volumes.clone(),
             exported: Some(self.exported.clone()),
             named: self.named.clone(),
+            limits: Some(self.limits),
+            limits_set: self.limits_set,
             networks: Some(Status {
                 generation: self.networks.generation,
                 converged: true,
@@ -128,14 +135,21 @@ impl World {
                     assert!(self.taps().contains(tap(member).as_str()), "a port went before its domain");
                 }
             }
-            Step::NameImage(digest) => {
+            Step::NameImage(digest, naming) => {
                 self.exported.insert(digest);
-                self.named.insert(digest);
+                self.named.insert(digest, naming);
             }
             Step::DropImage(digest) => {
                 assert!(self.records.values().all(|r| r.image != digest), "an image went before its overlay");
                 self.exported.remove(&digest);
                 self.named.remove(&digest);
+            }
+            Step::SetLimits(limits) => {
+                (self.limits, self.limits_set) = (limits.unwrap_or_default(), limits.is_some());
+            }
+            Step::TellRun(_, uuid) => {
+                let record = self.records.get_mut(&uuid).unwrap();
+                record.run_told = record.starts;
             }
             Step::SizeVolume(id, name, size) => drop(self.volumes.insert((id, name), size)),
             Step::DeleteVolume(id, name) => {
@@ -308,9 +322,80 @@ fn a_guest_whose_disk_failed_goes_on_once_the_image_is_exported() {
     let mut world = running(&desired);
     world.domains.values_mut().for_each(|domain| domain.state = DomainState::PausedByIoError);
     world.exported.clear();
-    assert_eq!(plan(&desired, &world.observe()).steps, [Step::NameImage(image(1))]);
+    assert_eq!(plan(&desired, &world.observe()).steps, [Step::NameImage(image(1), Naming::default())]);
     world.exported.insert(image(1));
     assert!(matches!(plan(&desired, &world.observe()).steps[..], [Step::Resume(..)]));
+}
+
+#[test]
+fn a_running_guests_image_is_named_anew_when_it_shall_be_held_otherwise() {
+    let mut desired = some(&[(1, 0)]);
+    let mut world = running(&desired);
+    desired.streams = vec![DesiredStream { image: image(1), source: 2, prefetch: Prefetch::Idle, pin: true }];
+    let naming = Naming { source: 2, prefetch: Prefetch::Idle, pin: true };
+    assert_eq!(plan(&desired, &world.observe()).steps, [Step::NameImage(image(1), naming)]);
+    // The streamer has forgotten it meanwhile: it is named as it was, for which no controller is needed.
+    world.exported.clear();
+    assert_eq!(plan(&desired, &world.observe()).steps, [Step::NameImage(image(1), Naming::default())]);
+    world.converge(&desired, usize::MAX);
+    assert_eq!(world.named[&image(1)], naming);
+    // On its way out it stays as it is, pinned or not.
+    let gone = plan(&some(&[]), &world.observe()).steps;
+    assert!(!gone.iter().any(|step| matches!(step, Step::NameImage(..))), "{gone:?}");
+}
+
+#[test]
+fn an_image_is_held_ahead_of_need_and_dropped_when_it_is_not_named_any_more() {
+    let ahead = HostDesired {
+        images: vec![image(5)],
+        streams: vec![DesiredStream { image: image(5), source: 0, prefetch: Prefetch::Idle, pin: false }],
+        ..some(&[])
+    };
+    let mut world = running(&ahead);
+    assert_eq!(world.named[&image(5)].prefetch, Prefetch::Idle);
+    world.converge(&some(&[]), usize::MAX);
+    assert_eq!((world.exported.len(), world.named.len()), (0, 0));
+}
+
+#[test]
+fn the_streamer_is_as_fast_as_the_controller_says_and_what_others_set_is_left() {
+    let limits = |bytes| Limits { download_bytes_per_s: Some(bytes), ..Limits::default() };
+    let mut world = running(&some(&[]));
+    world.limits = limits(1 << 20);
+    assert_eq!(plan(&some(&[]), &world.observe()).steps, [], "somebody set it at the streamer");
+    let slow = HostDesired { limits: Some(limits(1 << 16)), ..some(&[]) };
+    world.converge(&slow, usize::MAX);
+    assert_eq!(world.limits, limits(1 << 16));
+    let silent = Observed { limits: None, ..world.observe() };
+    assert_eq!(plan(&some(&[]), &silent).steps, []);
+    world.converge(&some(&[]), usize::MAX);
+    assert_eq!((world.limits, world.limits_set), (Limits::default(), false));
+}
+
+#[test]
+fn a_run_is_told_once_for_each_start_when_its_boot_is_over() {
+    let desired = some(&[(1, 0)]);
+    let mut world = running(&desired);
+    let tells = |world: &World| matches!(plan(&desired, &world.observe()).steps[..], [Step::TellRun(..)]);
+    let uuid = incarnation(1, 0);
+    assert!(!tells(&world), "it is not ready");
+    world.records.get_mut(&uuid).unwrap().ready_ms = Some(world.now_ms);
+    assert!(!tells(&world), "it may still boot");
+    world.now_ms += RUN_AFTER_READY_MS;
+    assert!(tells(&world));
+    assert!(!matches!(
+        plan(&desired, &Observed { exported: None, ..world.observe() }).steps[..],
+        [Step::TellRun(..)]
+    ));
+    world.records.get_mut(&uuid).unwrap().run_not_before_ms = world.now_ms + 1;
+    assert!(!tells(&world), "the controller is away");
+    world.now_ms += 1;
+    let told = plan(&desired, &world.observe());
+    assert!(crate::status::converged(&world.observe(), &told, &[]), "it is no part of what shall be");
+    world.converge(&desired, usize::MAX);
+    assert!(!tells(&world));
+    world.records.get_mut(&uuid).unwrap().starts += 1;
+    assert!(tells(&world), "another start is another run");
 }
 
 #[test]

@@ -41,8 +41,8 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// `export` names the NBD export.
-    pub(crate) fn start(export: &str) -> Self {
+    /// The NBD server has the image under every name: each start of a guest has one of its own.
+    pub(crate) fn start() -> Self {
         assert!(nix::unistd::geteuid().is_root(), "this test makes namespaces: run it as root");
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -72,10 +72,10 @@ impl Host {
             .stderr(out)
             .spawn()
             .unwrap();
-        let nbd = dying_with_us("qemu-nbd")
-            .args(["--persistent", "--shared=0", "--read-only", "--format=raw"])
-            .arg(format!("--export-name={export}"))
-            .arg(format!("--socket={}", at("nbd.sock").display()))
+        let nbd = dying_with_us("nbdkit")
+            .args(["--foreground", "--readonly", "--unix"])
+            .arg(at("nbd.sock"))
+            .arg("file")
             .arg(at("base.img"))
             .spawn()
             .unwrap();
