@@ -13,6 +13,8 @@ mod documents;
 mod failure;
 mod kinds;
 mod output;
+mod profile_files;
+mod progress;
 mod time;
 
 use args::{Cli, Command};

@@ -5,12 +5,12 @@ use crate::appliance_file::{self, Checked};
 use crate::context::{config_folder, private_folder};
 use crate::failure::{Failure, chain};
 use crate::kinds::Kind;
-use crate::{output, time};
+use crate::progress::Bar;
+use crate::{output, profile_files, time};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use controller_api::rest::{ApplianceView, PublishVersion, PublisherKey, SignedVersion, VersionView};
-use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use streamer_api::{PublishRequest, Published};
@@ -28,8 +28,11 @@ pub(crate) enum Command {
     /// Cut, hash, seed, sign and register the appliance in a folder
     #[command(
         after_help = "The folder holds appliance.yaml and the raw disk it names. The publisher's key is made on \
-        first use and kept in ~/.config/collective/publishers; back it up.\n\nExample:\n  \
-        collective appliance publish ./gateway --channel beta"
+        first use and kept in ~/.config/collective/publishers; back it up.\n\n\
+        A profile names the pieces guests read, in order, so that they are fetched before they are asked for. To make \
+        one, let some guests boot and ask for what was learnt. Publishing the same version again replaces it.\n\n\
+        Examples:\n  collective appliance publish ./gateway --channel beta\n  \
+        collective stream profiles acme/gateway@1.0.0 -o json > ./gateway/profiles/boot.json"
     )]
     Publish(PublishArgs),
     /// The catalogue
@@ -52,6 +55,13 @@ pub(crate) struct PublishArgs {
     /// Let this channel point to the version; `none` for no channel
     #[arg(long, value_name = "NAME", default_value = "stable")]
     channel: ChannelName,
+    /// What guests are known to read, as `collective stream profiles -o json` writes it; else what is in profiles/ beside
+    /// appliance.yaml
+    #[arg(long, value_name = "FILE")]
+    profile: Vec<PathBuf>,
+    /// URL of the disk's raw bytes on a web server that answers range requests: asked when no peer has a piece
+    #[arg(long, value_name = "URL")]
+    web_seed: Option<String>,
     /// The publisher's Ed25519 key (PEM, PKCS#8)
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -76,6 +86,7 @@ pub(crate) async fn run(session: &Session, command: &Command) -> Result<ExitCode
 
 async fn publish(session: &Session, args: &PublishArgs) -> Result<(), Failure> {
     let checked = appliance_file::check(&args.folder)?;
+    let profiles = profile_files::read(&args.folder, &args.profile)?;
     let publisher = checked.appliance.metadata.publisher.clone();
     let key = key(&publisher, args.key.as_deref())?;
     let version: VersionView = session.client.version().await?;
@@ -99,6 +110,8 @@ async fn publish(session: &Session, args: &PublishArgs) -> Result<(), Failure> {
         metainfo: published.metainfo,
         manifest: published.manifest,
         channel: Some(args.channel.clone()).filter(|channel| channel.as_str() != NO_CHANNEL),
+        profiles,
+        web_seed: args.web_seed.clone(),
     };
     let view: ApplianceView = session.client.publish(&body).await?;
     note(format_args!(
@@ -133,41 +146,6 @@ async fn seed(socket: &Path, checked: &Checked, tracker: String) -> Result<Publi
             chain(&error)
         )),
     })
-}
-
-/// A progress bar on standard error, if that is a terminal.
-struct Bar {
-    what: &'static str,
-    terminal: bool,
-    shown: Option<u64>,
-}
-
-impl Bar {
-    fn new(what: &'static str) -> Self {
-        Self { what, terminal: std::io::stderr().is_terminal(), shown: None }
-    }
-
-    fn show(&mut self, done: u64, total: u64) {
-        let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100).min(100);
-        if self.terminal && self.shown != Some(percent) {
-            self.shown = Some(percent);
-            let _ = write!(std::io::stderr(), "\r{}", bar_line(self.what, done, total));
-        }
-    }
-
-    fn end(&mut self) {
-        if self.shown.is_some() {
-            let _ = writeln!(std::io::stderr());
-        }
-    }
-}
-
-const BAR_CELLS: u64 = 30;
-
-fn bar_line(what: &str, done: u64, total: u64) -> String {
-    let full = done.saturating_mul(BAR_CELLS).checked_div(total).unwrap_or(BAR_CELLS).min(BAR_CELLS);
-    let bar: String = (0..BAR_CELLS).map(|cell| if cell < full { '=' } else { ' ' }).collect();
-    format!("{what} [{bar}] {} of {} ", time::bytes(done), time::bytes(total))
 }
 
 /// The publisher's key. Without a named file it is made on first use, and said so.
@@ -231,11 +209,5 @@ mod tests {
     fn what_is_no_key_is_refused_with_a_reason() {
         assert!(read_key("hello").unwrap_err().contains("BEGIN PRIVATE KEY"));
         assert!(read_key(&format!("{PEM_BEGIN}\nAAAA\n{PEM_END}")).unwrap_err().contains("no Ed25519 key"));
-    }
-
-    #[test]
-    fn the_bar_fills() {
-        assert_eq!(bar_line("hashing", 0, 0), format!("hashing [{}] 0 B of 0 B ", "=".repeat(30)));
-        assert!(bar_line("x", 50, 100).contains(&format!("[{}{}]", "=".repeat(15), " ".repeat(15))));
     }
 }

@@ -1,58 +1,96 @@
-//! `stream`: an instance's disk arriving.
+//! `stream`: disks arriving, why they were waited for, and how hosts are told to fetch them.
 
-use super::{Session, describe, instance_id};
+mod boot;
+mod hold;
+mod limits;
+mod profiles;
+mod top;
+mod why;
+
+use super::Session;
 use crate::failure::Failure;
-use crate::kinds::state_word;
-use crate::output::{self, Format};
-use crate::time;
-use controller_api::rest::BootView;
-use std::io::{IsTerminal as _, Write};
+use crate::output::Format;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
+use types::{ApplianceRef, VersionName};
 
 /// Between two pictures.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Cells of a row of the map.
-const ROW_CELLS: usize = 72;
-/// Rows of the map.
-const ROWS_MAX: usize = 12;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "In the map each cell stands for some pieces: # all here, + some here, > being fetched, . absent, \
-    0 known to be zero."
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "In the map of an instance each cell stands for some pieces: # all here, + some here, > being fetched, \
+    . absent, 0 known to be zero.\n\nExamples:\n  collective stream office/workspace\n  collective stream top\n  \
+    collective stream why office/workspace\n  collective stream prefetch acme/workspace@2.0.0 --wait\n  \
+    collective stream limits --site main --site-download 20MB/s"
 )]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// DEPLOYMENT/MEMBER
-    #[arg(value_name = "INSTANCE")]
-    instance: String,
+    #[arg(value_name = "INSTANCE", required = true)]
+    instance: Option<String>,
     /// Only one picture, also on a terminal
     #[arg(long)]
     once: bool,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Every image on every host: readers, rates, waits, profiles
+    Top(top::Args),
+    /// What an instance's boot waited for, and why
+    Why(why::Args),
+    /// Fetch a version ahead of its roll-out
+    Prefetch(hold::PrefetchArgs),
+    /// Keep a version's image on hosts, whatever else is evicted
+    Pin(hold::PinArgs),
+    /// Let a version's image be evicted again
+    Unpin(hold::UnpinArgs),
+    /// Versions that hosts hold ahead of need, and how far they are
+    Holds,
+    /// How fast hosts may fetch and send; shown, or changed
+    Limits(limits::Args),
+    /// What guests of a version are known to read
+    Profiles(profiles::Args),
+}
+
 pub(crate) async fn run(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
-    let id = instance_id(&args.instance)?;
+    match &args.command {
+        Some(Command::Top(args)) => top::run(session, args).await,
+        Some(Command::Why(args)) => why::run(session, args).await,
+        Some(Command::Prefetch(args)) => hold::prefetch(session, args).await,
+        Some(Command::Pin(args)) => hold::pin(session, args).await,
+        Some(Command::Unpin(args)) => hold::unpin(session, args).await,
+        Some(Command::Holds) => hold::list(session).await,
+        Some(Command::Limits(args)) => limits::run(session, args).await,
+        Some(Command::Profiles(args)) => profiles::run(session, args).await,
+        None => boot::run(session, args.instance.as_deref().unwrap_or_default(), args.once).await,
+    }
+}
+
+/// Draws a picture, and on a terminal again and again in its place.
+async fn live(
+    session: &Session,
+    once: bool,
+    mut draw: impl AsyncFnMut(&mut Vec<u8>) -> Result<(), Failure>,
+) -> Result<ExitCode, Failure> {
     let mut out = std::io::stdout();
-    let live = out.is_terminal() && !args.once && matches!(session.format, Format::Table | Format::Wide);
+    let live = out.is_terminal() && !once && matches!(session.format, Format::Table | Format::Wide);
     let mut drawn = 0;
     loop {
-        let boot = session.client.boot(&id).await?;
-        match session.format {
-            Format::Json => output::json(&mut out, &boot)?,
-            Format::Yaml => output::yaml(&mut out, &boot)?,
-            _ => {
-                let mut text = Vec::new();
-                picture(&mut text, &args.instance, &boot)?;
-                if live && drawn > 0 {
-                    // Up to the first line of the last picture, then clear to the end of the screen.
-                    write!(out, "\u{1b}[{drawn}A\u{1b}[J")?;
-                }
-                drawn = text.iter().filter(|byte| **byte == b'\n').count();
-                out.write_all(&text)?;
-                out.flush()?;
-            }
+        let mut text = Vec::new();
+        draw(&mut text).await?;
+        if drawn > 0 {
+            // Up to the first line of the last picture, then clear to the end of the screen.
+            write!(out, "\u{1b}[{drawn}A\u{1b}[J")?;
         }
+        drawn = text.iter().filter(|byte| **byte == b'\n').count();
+        out.write_all(&text)?;
+        out.flush()?;
         if !live {
             return Ok(ExitCode::SUCCESS);
         }
@@ -60,46 +98,37 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<ExitCode, Fail
     }
 }
 
-fn picture(out: &mut impl Write, name: &str, boot: &BootView) -> Result<(), Failure> {
-    let after = match (boot.started_ms, boot.ready_ms) {
-        (Some(started), Some(ready)) => format!(", ready after {}", time::span(started, ready)),
-        (Some(started), None) => format!(", started {} ago", time::age(started, chassis::clock::unix_ms())),
-        _ => String::new(),
-    };
-    writeln!(out, "{name}: {}{after}", state_word(boot.state))?;
-    let Some(image) = &boot.image else {
-        writeln!(out, "its host has no image of it yet")?;
-        return Ok(());
-    };
-    describe::image_lines(out, image)?;
-    if let Some(map) = &image.piece_map {
-        let pieces_per_cell = map.len().div_ceil(ROW_CELLS * ROWS_MAX).max(1);
-        let cells = cells(map, pieces_per_cell);
-        for row in cells.chunks(ROW_CELLS) {
-            writeln!(out, "  {}", row.iter().collect::<String>())?;
-        }
-        let per_cell = u64::from(image.piece_bytes) * pieces_per_cell as u64;
-        writeln!(out, "  a cell is {}; # here  + partly  > coming  . absent  0 zero", time::bytes(per_cell))?;
-    }
-    Ok(())
+/// `PUBLISHER/APPLIANCE`, of which one version is meant or what a channel points to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Target {
+    appliance: ApplianceRef,
+    version: Option<VersionName>,
 }
 
-/// The map in fewer cells.
-fn cells(map: &str, pieces_per_cell: usize) -> Vec<char> {
-    map.as_bytes()
-        .chunks(pieces_per_cell)
-        .map(|pieces| {
-            let count = |wanted: u8| pieces.iter().filter(|piece| **piece == wanted).count();
-            let (zero, here, coming) = (count(b'z'), count(b'h'), count(b'f'));
-            match (zero, here, coming) {
-                (zero, ..) if zero == pieces.len() => '0',
-                (_, _, 1..) => '>',
-                (zero, here, _) if zero + here == pieces.len() => '#',
-                (_, 1.., _) => '+',
-                _ => '.',
-            }
-        })
-        .collect()
+fn parse_target(text: &str) -> Result<Target, String> {
+    let (appliance, version) = match text.split_once('@') {
+        Some((appliance, version)) => (appliance, Some(version)),
+        None => (text, None),
+    };
+    let appliance = appliance.parse().map_err(|error: types::NameError| error.to_string())?;
+    let version = version.map(str::parse).transpose().map_err(|error: types::NameError| error.to_string())?;
+    Ok(Target { appliance, version })
+}
+
+/// The version that is meant.
+async fn version_of(session: &Session, target: &Target, channel: &str) -> Result<VersionName, Failure> {
+    if let Some(version) = &target.version {
+        return Ok(version.clone());
+    }
+    let view = session.client.appliance(&target.appliance).await?;
+    let pointer = view.channels.iter().find(|(name, _)| name.as_str() == channel);
+    pointer.map(|(_, version)| version.clone()).ok_or_else(|| {
+        let name = &target.appliance;
+        Failure::new(
+            crate::failure::Code::NotFound,
+            format!("{name} has no channel {channel}: name a version, such as {name}@1.0.0"),
+        )
+    })
 }
 
 #[cfg(test)]
@@ -107,36 +136,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cell_says_the_truth_about_its_pieces() {
-        let draw = |map, pieces| cells(map, pieces).iter().collect::<String>();
-        assert_eq!(draw("zhf.", 1), "0#>.");
-        assert_eq!(draw("zzzhhhh...zf", 2), "0##+.>");
-        assert_eq!(draw("", 3), "");
-    }
-
-    #[test]
-    fn the_picture_tells_bytes_by_source() {
-        let image = streamer_api::ImageStatus {
-            size_bytes: 4 << 20,
-            piece_bytes: 1 << 20,
-            pieces: 4,
-            bytes: streamer_api::BytesBySource {
-                origin: 1 << 20,
-                peer: 1 << 20,
-                web_seed: 0,
-                zero: 1 << 20,
-                cache: 0,
-            },
-            piece_map: Some("hhz.".into()),
-            ..streamer_api::ImageStatus::default()
-        };
-        let boot =
-            BootView { image: Some(image), started_ms: Some(0), ready_ms: Some(1500), ..BootView::default() };
-        let mut out = Vec::new();
-        picture(&mut out, "office/workspace", &boot).unwrap();
-        let text = String::from_utf8(out).unwrap();
-        assert!(text.starts_with("office/workspace: pending, ready after 1.5 s\n"), "{text}");
-        assert!(text.contains("fetched 2.0 MiB of 4.0 MiB (50%)"), "{text}");
-        assert!(text.contains("\n  ##0.\n"), "{text}");
+    fn a_version_is_named_behind_an_at_sign() {
+        let named = parse_target("acme/workspace@2.0.0").unwrap();
+        assert_eq!(
+            (named.appliance.to_string(), named.version.unwrap().to_string()),
+            ("acme/workspace".into(), "2.0.0".into())
+        );
+        assert_eq!(parse_target("acme/workspace").unwrap().version, None);
+        for wrong in ["workspace", "acme/", "acme/workspace@", "a/b@c/d"] {
+            assert!(parse_target(wrong).is_err(), "{wrong}");
+        }
     }
 }
