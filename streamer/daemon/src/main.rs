@@ -4,6 +4,7 @@
 //! that parses bytes from strangers. Start at [`streamer`]; [`image`] is where a guest's read goes.
 
 mod config;
+mod descriptors;
 mod diary;
 mod events;
 mod image;
@@ -26,6 +27,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use streamer::Streamer;
+use streamer_export::fuse;
+use tokio::runtime::Handle;
 
 /// Longest wait for reads, answers and goodbyes at the end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
@@ -51,6 +54,7 @@ async fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     chassis::telemetry::init("streamer");
+    descriptors::take_all();
     let stop = chassis::shutdown::on_signal()?;
     // Whoever holds the API's socket is the daemon: nothing else is touched before.
     let api = chassis::unix_http::bind(&config.socket, 0o660)
@@ -61,6 +65,10 @@ async fn main() -> anyhow::Result<()> {
         .serve(&config.nbd_socket, stop.clone())
         .with_context(|| format!("cannot serve {}", config.nbd_socket.display()))?;
     let exports = tokio::spawn(exports);
+    let mount = match &config.mount_dir {
+        Some(folder) => Some(fuse::mount(&streamer.exports(), folder, Handle::current())?),
+        None => None,
+    };
     let upkeep = tokio::spawn(Arc::clone(&streamer).upkeep(stop.clone()));
     tracing::info!(
         socket = %config.socket.display(),
@@ -70,6 +78,7 @@ async fn main() -> anyhow::Result<()> {
         "serving"
     );
     chassis::unix_http::serve(api, routes::router(Arc::clone(&streamer)), stop).await;
+    drop(mount);
     let drain = async {
         let _ = tokio::join!(exports, upkeep);
         streamer.shutdown().await;

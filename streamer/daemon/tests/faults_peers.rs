@@ -14,6 +14,9 @@ use streamer_api::Prefetch;
 /// overtaken after a tenth of a second.
 const OVERTAKEN: Duration = Duration::from_millis(1500);
 
+/// How long a peer may owe a piece that somebody waits for.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// A disk with rogues in its swarm, and a host that is connected to everybody.
 async fn beset(pieces: u64, manners: &[Manner]) -> (Stand, Daemon, Vec<Rogue>) {
     let stand = Stand::new(pieces).await;
@@ -66,6 +69,7 @@ async fn one_rogue_delays_but_little(manner: Manner) {
     let took = read_each(&stand, &host, data_pieces(64)).await;
     assert!(rogues[0].asked.load(Ordering::SeqCst) > 0, "it had its chance");
     assert!(p99(&took) < OVERTAKEN, "{manner:?}: {took:?}");
+    assert!(took[took.len() / 2] < PATIENCE, "it is not believed again and again: {took:?}");
     stand.check(&host, 0, 64 * PIECE).await;
     let status = host.status(&stand.published).await;
     assert_eq!(status.bytes.origin + status.bytes.peer, 48 * PIECE);

@@ -412,6 +412,12 @@ impl Nbd {
         Self { stream, cookie: 0 }
     }
 
+    /// Waits for replies as long as the daemon lives.
+    pub(crate) fn patient(self) -> Self {
+        self.stream.set_read_timeout(None).unwrap();
+        self
+    }
+
     pub(crate) fn ask(&mut self, offset: u64, length: u32) -> u64 {
         self.cookie += 1;
         let mut request = 0x2560_9513u32.to_be_bytes().to_vec();
