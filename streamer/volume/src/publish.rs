@@ -210,6 +210,9 @@ fn save_have(folder: &Path, data: &File, image: &Image) -> io::Result<()> {
     HaveFile::open(folder.join("have"), pieces)?.0.save(&have)
 }
 
+/// SHA-1 of all pieces, and SHA-256 of all.
+type Hashes = (Vec<u8>, Vec<u8>);
+
 /// Copying and hashing, piece by piece, shared by all cores.
 struct Work<'a> {
     from: &'a File,
@@ -221,7 +224,7 @@ struct Work<'a> {
     next: AtomicU32,
     done: AtomicU64,
     failed: AtomicBool,
-    hashes: Mutex<(Vec<u8>, Vec<u8>)>,
+    hashes: Mutex<Hashes>,
 }
 
 impl<'a> Work<'a> {
@@ -240,8 +243,8 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// SHA-1 and SHA-256 of each piece; and whether the disk took what was written.
-    fn run(self, progress: &(dyn Fn(u64, u64) + Sync)) -> (io::Result<(Vec<u8>, Vec<u8>)>, io::Result<()>) {
+    /// The hashes; and whether the disk took what was written.
+    fn run(self, progress: &(dyn Fn(u64, u64) + Sync)) -> (io::Result<Hashes>, io::Result<()>) {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (copied, queue) = mpsc::channel::<u64>();
         let panicked = |_| Err(io::Error::other("a thread that publishes panicked"));
@@ -250,9 +253,10 @@ impl<'a> Work<'a> {
             let workers: Vec<_> = std::iter::repeat_n(copied, cores)
                 .map(|copied| scope.spawn(|| self.work(progress, copied)))
                 .collect();
-            let mut results = workers.into_iter().map(|worker| worker.join().unwrap_or_else(panicked));
-            // Every worker ends before the last result is looked at: an error of one stops the others.
-            let hashed = results.by_ref().fold(Ok(()), |all, one| all.and(one));
+            // Every worker has ended before a result is looked at: an error of one stops the others.
+            let results: Vec<io::Result<()>> =
+                workers.into_iter().map(|worker| worker.join().unwrap_or_else(panicked)).collect();
+            let hashed = results.into_iter().collect::<io::Result<()>>();
             (hashed, writing.join().unwrap_or_else(panicked))
         });
         (hashed.map(|()| self.hashes.into_inner().unwrap_or_else(PoisonError::into_inner)), synced)

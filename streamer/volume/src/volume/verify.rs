@@ -14,12 +14,7 @@ impl Volume {
         let _filling = self.filling(piece);
         match self.states.get(piece) {
             Place::Claimed => self.verify_own(piece),
-            Place::Offered => {
-                if !self.borrow(piece) {
-                    self.states.set(piece, Place::Absent);
-                    self.count_lost(piece);
-                }
-            }
+            Place::Offered => self.verify_offered(piece),
             _ => {}
         }
     }
@@ -54,6 +49,13 @@ impl Volume {
         } else {
             tracing::warn!(image = %self.image.digest.short(), piece, "a cached piece is wrong; it is fetched again");
             self.lose(piece);
+        }
+    }
+
+    fn verify_offered(&self, piece: u32) {
+        if !self.borrow(piece) {
+            self.states.set(piece, Place::Absent);
+            self.count_lost(piece);
         }
     }
 
