@@ -46,6 +46,7 @@ test('says what to do where there is nothing', async ({ page }) => {
   await expect(page.getByText('Nothing is deployed yet.')).toBeVisible()
   for (const [link, text] of [
     ['Hosts', 'No host has joined yet.'],
+    ['Streams', 'No host has an image yet.'],
     ['Appliances', 'No appliance has been published yet.'],
     ['Events', 'Nothing has happened yet.'],
     ['Audit', 'Nobody has changed anything yet.'],
@@ -84,7 +85,7 @@ test('breaks no rule of a strict content security policy', async ({ page }) => {
 test('can be used on a narrow screen without scrolling the page sideways', async ({ page }) => {
   await page.setViewportSize({ width: 390, height: 844 })
   await signIn(page, 'ready')
-  for (const path of ['/deployments', '/deployments/office', '/instances/office/workspace', '/hosts', '/hosts/h1', '/events']) {
+  for (const path of ['/deployments', '/deployments/office', '/instances/office/workspace', '/hosts', '/hosts/h1', '/streams', '/events']) {
     await page.goto(path)
     await expect(page.locator('.skeleton')).toHaveCount(0)
     await expect(page.getByRole('heading', { level: 1 })).toBeVisible()

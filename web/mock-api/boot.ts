@@ -1,4 +1,4 @@
-import type { BootView, InstanceState } from '../src/api/types'
+import type { BootView, InstanceState, Stall, StallCause, StreamReport } from '../src/api/types'
 
 const PIECE_BYTES = 256 * 1024
 const PIECES = 512
@@ -68,6 +68,7 @@ export function bootAfter(startedMs: number, elapsedMs: number): BootView {
   const cache = Math.min(here, 12) * PIECE_BYTES
   const origin = Math.round(((fetched - cache) / PIECE_BYTES) * 0.3) * PIECE_BYTES
   const peer = fetched - cache - origin
+  const running = progress > 0 && progress < 1
   return {
     state,
     started_ms: state === 'preparing' ? null : startedMs,
@@ -79,7 +80,7 @@ export function bootAfter(startedMs: number, elapsedMs: number): BootView {
       pieces: PIECES,
       pieces_zero: ZERO.size,
       pieces_local: here,
-      bytes: { origin, peer, zero: Math.floor(progress * 40) * PIECE_BYTES, cache },
+      bytes: { origin, peer, web_seed: 0, zero: Math.floor(progress * 40) * PIECE_BYTES, cache },
       bytes_uploaded: Math.floor(peer / 3),
       bytes_poisoned: 0,
       stalls: {
@@ -88,14 +89,56 @@ export function bootAfter(startedMs: number, elapsedMs: number): BootView {
         longest_ms: Math.floor(progress * 310),
         waiting: progress > 0 && progress < 1 ? 2 : 0,
       },
+      rates: { down_bytes_per_s: running ? 31 * PIECE_BYTES : 0, up_bytes_per_s: running ? 9 * PIECE_BYTES : 0 },
+      readers: [],
       peers: [
-        { address: '10.77.0.2:6881', origin: true, pieces: PIECES - ZERO.size, bytes_down: origin, bytes_up: 0 },
-        { address: '10.77.0.12:6881', origin: false, pieces: 118, bytes_down: peer, bytes_up: Math.floor(peer / 3) },
+        { address: '10.77.0.2:6881', origin: true, same_site: false, rates: { down_bytes_per_s: running ? 9 * PIECE_BYTES : 0, up_bytes_per_s: 0 }, pieces: PIECES - ZERO.size, bytes_down: origin, bytes_up: 0 },
+        { address: '10.77.0.12:6881', origin: false, same_site: true, rates: { down_bytes_per_s: running ? 22 * PIECE_BYTES : 0, up_bytes_per_s: 0 }, pieces: 118, bytes_down: peer, bytes_up: Math.floor(peer / 3) },
       ],
       piece_map: map,
     },
     log_tail: LOG.filter(([at]) => at <= progress)
       .map(([, line]) => `${line}\r\n`)
       .join(''),
+  }
+}
+
+/** When a read began to wait after the start, how long, for which piece, why, and who sent it. */
+const WAITS: readonly [number, number, number, StallCause, string][] = [
+  [120, 90, 17, 'no_profile', 'origin'],
+  [900, 310, 204, 'not_in_profile', 'origin'],
+  [2_300, 40, 88, 'late', 'peer'],
+  [3_100, 60, 91, 'late', 'peer'],
+]
+
+/** What a boot's reads have waited for so long after its start. */
+export function reportAfter(reader: string, image: string, startedMs: number, elapsedMs: number): StreamReport {
+  const stall = ([at, waited, piece, why, source]: (typeof WAITS)[number]): Stall => ({
+    began_unix_ms: startedMs + at,
+    at_ms: at,
+    reader,
+    piece,
+    waited_ms: waited,
+    source,
+    from: source === 'origin' ? '10.77.0.2:6881' : '10.77.0.12:6881',
+    ...(why === 'no_profile' ? {} : { profile: 'boot' }),
+    why,
+  })
+  return {
+    image,
+    started_ms: startedMs,
+    ...(stateAfter(elapsedMs) === 'ready' ? { ready_ms: readyMs(startedMs) } : {}),
+    run: {
+      began_unix_ms: startedMs,
+      connected: true,
+      whole: true,
+      profile: 'boot',
+      scores: [
+        { profile: 'boot', score: 0.93 },
+        { profile: 'login', score: 0.21 },
+      ],
+      touched: 188,
+    },
+    stalls: WAITS.filter(([at]) => at <= elapsedMs).map(stall),
   }
 }

@@ -67,6 +67,7 @@ function get(collection: string, rest: string[], url: URL, response: ServerRespo
     case 'deployments':
       return reply(response, find(world.deployments(), (each) => each.name === name))
     case 'instances':
+      if (rest[2] === 'stream') return reply(response, world.stream(id) ?? undefined)
       if (rest[2] === 'boot') return reply(response, world.boot(id) ?? undefined)
       return reply(response, find(world.instances(), (each) => each.id === id))
     case 'hosts':

@@ -8,8 +8,9 @@ import type {
   HostView,
   InstanceView,
   PortView,
+  StreamView,
 } from '../src/api/types'
-import { bootAfter, readyMs, stateAfter } from './boot.ts'
+import { bootAfter, readyMs, reportAfter, stateAfter } from './boot.ts'
 
 /**
  * Everything one signed-in person sees. Each token is a world of its own, so that tests do not meet. The first word
@@ -79,6 +80,14 @@ export class World {
       return { state: instance.state, started_ms: null, ready_ms: null, image: null, log_tail: '' }
     }
     return bootAfter(Date.now() - elapsed, elapsed)
+  }
+
+  stream(id: string): StreamView | null {
+    const instance = this.instances().find((candidate) => candidate.id === id)
+    if (!instance || instance.host === null) return null
+    const elapsed = id === 'office/workspace' ? this.elapsedMs() : 2 * HOUR_MS
+    const report = reportAfter(readerOf(instance), instance.image, Date.now() - elapsed, elapsed)
+    return { instance: id, host: instance.host, report }
   }
 
   deployments(): DeploymentView[] {
@@ -298,18 +307,25 @@ function host(name: string, address: string, memoryFreeGib: number, instances: I
         state: candidate.state,
         starts: candidate.starts,
       })),
-      images: Object.fromEntries(instances.map((candidate) => [candidate.image, imageOf(candidate.image)])),
+      images: Object.fromEntries(instances.map((candidate) => [candidate.image, imageOf(candidate)])),
       networks: networksOf(instances),
       streamer_up: true,
     },
   }
 }
 
-function imageOf(digest: string) {
+/** By this name the streamer knows one start of an instance. */
+function readerOf(instance: InstanceView) {
+  return `${instance.id}:${instance.incarnation.slice(0, 8)}.${instance.starts}`
+}
+
+function imageOf(instance: InstanceView) {
   const image = bootAfter(0, HOUR_MS).image
   if (!image) throw new Error('a finished boot has an image')
   const { piece_map: _, ...rest } = image
-  return { ...rest, export: digest.slice(7) }
+  const stalls = { count: 4, total_ms: 500, longest_ms: 310, waiting: 0 }
+  const reader = { name: readerOf(instance), profile: 'boot', score: 0.93, profile_missing: 0, stalls }
+  return { ...rest, export: instance.image.slice(7), readers: [reader] }
 }
 
 function networksOf(instances: InstanceView[]) {

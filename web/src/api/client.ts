@@ -10,6 +10,7 @@ import type {
   HostView,
   InstanceView,
   Problem,
+  StreamView,
   VersionView,
 } from './types'
 
@@ -66,6 +67,8 @@ export class Client {
     this.json<InstanceView>(instancePath(deployment, member), { signal })
   readonly boot = (deployment: string, member: string, signal?: AbortSignal) =>
     this.json<BootView>(`${instancePath(deployment, member)}/boot`, { signal })
+  readonly stream = (deployment: string, member: string, signal?: AbortSignal) =>
+    this.json<StreamView>(`${instancePath(deployment, member)}/stream`, { signal })
   readonly hosts = (signal?: AbortSignal) => this.json<HostView[]>('/v1/hosts', { signal })
   readonly host = (name: string, signal?: AbortSignal) =>
     this.json<HostView>(`/v1/hosts/${encodeURIComponent(name)}`, { signal })

@@ -43,6 +43,12 @@ export function queriesOf(client: Client) {
         queryFn: ({ signal }) => client.boot(deployment, member, signal),
         refetchInterval: (query) => bootPollMs(query.state.data?.state),
       }),
+    stream: (deployment: string, member: string) =>
+      queryOptions({
+        queryKey: ['stream', deployment, member],
+        queryFn: ({ signal }) => client.stream(deployment, member, signal),
+        refetchInterval: POLL_MS,
+      }),
     hosts: queryOptions({
       queryKey: ['hosts'],
       queryFn: ({ signal }) => client.hosts(signal),

@@ -240,6 +240,7 @@ export interface Change {
 export interface BytesBySource {
   origin: number
   peer: number
+  web_seed: number
   zero: number
   cache: number
 }
@@ -251,9 +252,66 @@ export interface Stalls {
   waiting: number
 }
 
+export interface Rates {
+  down_bytes_per_s: number
+  up_bytes_per_s: number
+}
+
+export interface Reader {
+  /** `deployment/member:INCARNATION.START`. */
+  name: string
+  profile?: string
+  /** 0 to 1. */
+  score?: number
+  profile_missing: number
+  stalls: Stalls
+}
+
+export type StallCause = 'no_profile' | 'not_in_profile' | 'late'
+
+export interface Stall {
+  began_unix_ms: number
+  at_ms: number
+  reader: string
+  piece: number
+  waited_ms: number
+  /** `origin`, `peer`, `web_seed`; absent while it waits. */
+  source?: string
+  from?: string
+  profile?: string
+  why: StallCause
+}
+
+export interface RunSummary {
+  began_unix_ms: number
+  connected: boolean
+  whole: boolean
+  profile?: string
+  scores?: { profile: string; score: number }[]
+  touched: number
+}
+
+export interface StreamReport {
+  image: Digest
+  started_ms?: number
+  ready_ms?: number
+  gone?: boolean
+  run?: RunSummary
+  /** Oldest first. */
+  stalls: Stall[]
+}
+
+export interface StreamView {
+  instance: InstanceId
+  host: string
+  report: StreamReport
+}
+
 export interface PeerStatus {
   address: string
   origin: boolean
+  same_site: boolean
+  rates: Rates
   pieces: number
   bytes_down: number
   bytes_up: number
@@ -270,6 +328,8 @@ export interface ImageStatus {
   bytes_uploaded: number
   bytes_poisoned: number
   stalls: Stalls
+  rates: Rates
+  readers: Reader[]
   peers: PeerStatus[]
   /** One character a piece: `z` zero, `h` here, `f` being fetched, `.` absent. */
   piece_map?: string

@@ -8,6 +8,7 @@ import { HostPage } from '../pages/HostPage'
 import { HostsPage } from '../pages/HostsPage'
 import { InstancePage } from '../pages/InstancePage'
 import { NotFoundPage } from '../pages/NotFoundPage'
+import { StreamsPage } from '../pages/StreamsPage'
 import { ApiProvider } from './api'
 import { paths, patterns } from './paths'
 import { session } from './session'
@@ -40,6 +41,7 @@ export function App() {
           </Route>
           <Route path={patterns.hosts} component={HostsPage} />
           <Route path={patterns.host}>{({ name }) => <HostPage key={name} name={name} />}</Route>
+          <Route path={patterns.streams} component={StreamsPage} />
           <Route path={patterns.appliances} component={AppliancesPage} />
           <Route path={patterns.events} component={EventsPage} />
           <Route path={patterns.audit} component={AuditPage} />

@@ -11,6 +11,7 @@ import { useStore } from './store'
 const PLACES = [
   { label: 'Deployments', path: paths.deployments(), also: '/instances' },
   { label: 'Hosts', path: paths.hosts() },
+  { label: 'Streams', path: paths.streams() },
   { label: 'Appliances', path: paths.appliances() },
   { label: 'Events', path: paths.events() },
   { label: 'Audit', path: paths.audit() },

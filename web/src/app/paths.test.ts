@@ -9,6 +9,7 @@ it('spells every address once', () => {
     console: '/instances/office/gateway/console',
     hosts: '/hosts',
     host: '/hosts/office%2Fgateway',
+    streams: '/streams',
     appliances: '/appliances',
     events: '/events?filter=office%2Fgateway',
     audit: '/audit',

@@ -1,7 +1,7 @@
 import type { BootView, ImageStatus, PeerStatus, Stalls } from '../api/types'
 import { Card } from '../ui/Card'
 import { Empty } from '../ui/Empty'
-import { formatBytes, formatCount, formatDuration, formatShare } from '../ui/format'
+import { formatBytes, formatCount, formatDuration, formatRate, formatShare } from '../ui/format'
 import { LogTail } from '../ui/LogTail'
 import { None } from '../ui/None'
 import { Notice } from '../ui/Notice'
@@ -62,9 +62,10 @@ function TimeTile({ boot }: { boot: BootView }) {
 }
 
 function ImageTiles({ image }: { image: ImageStatus }) {
-  const fetched = image.bytes.origin + image.bytes.peer
+  const fetched = image.bytes.origin + image.bytes.peer + image.bytes.web_seed
   const { stalls, peers } = image
   const origins = peers.filter(({ origin }) => origin).length
+  const near = peers.filter(({ origin, same_site }) => same_site && !origin).length
   return (
     <>
       <Tile label="Fetched" value={formatShare(fetched, image.size_bytes)}>
@@ -73,8 +74,11 @@ function ImageTiles({ image }: { image: ImageStatus }) {
       <Tile label="Stalls" value={<StallCount stalls={stalls} />}>
         longest {formatDuration(stalls.longest_ms)}, {formatDuration(stalls.total_ms)} in all
       </Tile>
+      <Tile label="Rate" value={formatRate(image.rates.down_bytes_per_s)}>
+        {formatRate(image.rates.up_bytes_per_s)} given to others
+      </Tile>
       <Tile label="Peers" value={formatCount(peers.length)}>
-        {origins} origin, {peers.length - origins} {peers.length - origins === 1 ? 'host' : 'hosts'}
+        {origins} origin, {near} of this site, {peers.length - origins - near} far
       </Tile>
     </>
   )
@@ -89,7 +93,7 @@ function StallCount({ stalls }: { stalls: Stalls }) {
 }
 
 function Disk({ image }: { image: ImageStatus }) {
-  const { origin, peer, cache, zero } = image.bytes
+  const { origin, peer, web_seed: webSeed, cache, zero } = image.bytes
   return (
     <div className="disk">
       {image.trouble !== undefined && <Notice tone="bad">{image.trouble}</Notice>}
@@ -102,6 +106,7 @@ function Disk({ image }: { image: ImageStatus }) {
         segments={[
           { key: 'origin', label: 'Origin', bytes: origin },
           { key: 'peer', label: 'Peers', bytes: peer },
+          ...(webSeed > 0 ? [{ key: 'web', label: 'Web seed', bytes: webSeed }] : []),
           { key: 'cache', label: 'Cache', bytes: cache },
           { key: 'zero', label: 'Zero', bytes: zero },
         ]}
@@ -118,8 +123,9 @@ function Disk({ image }: { image: ImageStatus }) {
 
 const PEER_COLUMNS: readonly Column<PeerStatus>[] = [
   { title: 'Peer', cell: ({ address }) => <code>{address}</code> },
-  { title: 'Is', cell: ({ origin }) => (origin ? 'origin' : 'host') },
+  { title: 'Is', cell: ({ origin, same_site }) => (origin ? 'origin' : same_site ? 'host of this site' : 'host elsewhere') },
   { title: 'Pieces', align: 'right', cell: ({ pieces }) => formatCount(pieces) },
+  { title: 'Rate', align: 'right', cell: ({ rates }) => formatRate(rates.down_bytes_per_s) },
   { title: 'Fetched', align: 'right', cell: ({ bytes_down }) => formatBytes(bytes_down) },
   { title: 'Given', align: 'right', cell: ({ bytes_up }) => formatBytes(bytes_up) },
 ]

@@ -22,6 +22,7 @@ import { ConsoleCard } from './ConsoleCard'
 import { Decision } from './Decision'
 import { EventList } from './EventList'
 import { StateBadge } from './StateBadge'
+import { Waits } from './Waits'
 
 interface InstancePageProps {
   deployment: string
@@ -55,6 +56,9 @@ export function InstancePage({ deployment, member, consoleOpen }: InstancePagePr
         <Loaded query={boot} lines={8}>
           {(found) => <Boot boot={found} />}
         </Loaded>
+        <Card title="Waits">
+          <Waits deployment={deployment} member={member} />
+        </Card>
         <div className="columns">
           <Card title="Placement">
             <Placement id={id} placement={instance.data?.placement ?? null} />

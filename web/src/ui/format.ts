@@ -15,6 +15,11 @@ export function formatBytes(bytes: number): string {
   return `${unit === 0 ? String(Math.round(value)) : threeDigits(value)}${NBSP}${BYTE_UNITS[unit]}`
 }
 
+/** `1.5 MiB/s`. */
+export function formatRate(bytesPerSecond: number): string {
+  return `${formatBytes(bytesPerSecond)}/s`
+}
+
 /** `999.5` rounds up to four digits anyway, so thresholds stand below the next power of ten. */
 function threeDigits(value: number): string {
   const places = value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2
