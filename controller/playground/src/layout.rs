@@ -347,7 +347,8 @@ pub fn netd_config(folders: &Folders, number: u8) -> String {
 pub fn streamer_config(folders: &Folders, address: Ipv4Addr, role: &str) -> String {
     format!(
         "socket = \"/run/collective/streamer.sock\"\nnbd_socket = \"/run/collective/streamer-nbd.sock\"\n\
-         cache_dir = {}\nlisten = \"{address}:{SWARM_PORT}\"\nannounce_address = \"{address}\"\nrole = \"{role}\"\n\n\
+         cache_dir = {}\nlisten = \"{address}:{SWARM_PORT}\"\nannounce_address = \"{address}\"\nrole = \"{role}\"\n\
+         site = \"{SITE}\"\n\n\
          [tls]\n{}",
         path(&folders.state_of("streamer")),
         identity_lines(&folders.identity())
