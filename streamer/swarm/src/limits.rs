@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 /// What a limited flow may send at once after a pause: so much time's worth.
-const BURST: Duration = Duration::from_millis(20);
+const BURST: Duration = Duration::from_millis(50);
 /// But at least a block, in bytes.
 const BURST_BYTES_MIN: f64 = 16_384.0;
 
@@ -116,7 +116,7 @@ mod tests {
             let from = 1_000 + pause_ms;
             let bytes = passed(&mut bucket, from, from + 10_000);
             // A debt of the rate before, a burst, and the block that went over.
-            prop_assert!(bytes <= rate * 10 + rate / 50 + 2 * u64::from(BLOCK));
+            prop_assert!(bytes <= rate * 10 + rate / 20 + 2 * u64::from(BLOCK));
             prop_assert!(bytes + 2 * u64::from(BLOCK) >= rate * 10, "{} of {}", bytes, rate * 10);
         }
     }

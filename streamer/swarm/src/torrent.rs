@@ -18,6 +18,7 @@ use crate::{Notice, Presence, Storage};
 use arrivals::{Pieces, Verified};
 use members::Peer;
 use rand::Rng as _;
+use rand::seq::SliceRandom as _;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
@@ -337,6 +338,8 @@ impl Task {
         let trouble = match news {
             Ok(mut addresses) => {
                 addresses.retain(|address| *address != self.shared.announce);
+                // Where there are too many, it is not the tracker that chooses.
+                addresses.shuffle(&mut rand::rng());
                 self.addresses.name(addresses, self.now());
                 None
             }

@@ -76,7 +76,9 @@ fn what_is_urgent_passes_all_that_was_asked_before() {
     for lane in 0..8 {
         stand.ask_piece(lane, u32::try_from(lane).unwrap(), 64);
     }
-    (0..10).for_each(|_| drop(stand.round()));
+    for _ in 0..10 {
+        stand.round();
+    }
     let before = stand.sent.len();
     stand.ask_piece(8, 77, 4);
     (0..4).for_each(|index| stand.queue.urge(8, block(77, index), stand.now));
@@ -107,7 +109,9 @@ fn a_peer_that_was_sent_less_is_next() {
             stand.ask_piece(lane, piece, 4);
         }
     }
-    (0..30).for_each(|_| drop(stand.round()));
+    for _ in 0..30 {
+        stand.round();
+    }
     stand.ask_piece(5, 0, 4);
     let before = stand.sent.len();
     stand.drain();
@@ -229,7 +233,9 @@ proptest! {
                     stand.queue.take_back(lane, block(piece, index), stand.now);
                     open.retain(|asked| *asked != (lane, block(piece, index)));
                 }
-                Op::Round => drop(stand.round()),
+                Op::Round => {
+                    stand.round();
+                }
                 Op::Wait(ms) => {
                     stand.now += MS * u32::try_from(ms).unwrap();
                     stand.queue.tick(stand.now);
@@ -248,7 +254,9 @@ proptest! {
             for sent in &stand.sent[sent..] {
                 let at = open.iter().position(|asked| asked == sent);
                 prop_assert!(at.is_some(), "nobody asked for {:?}", sent);
-                at.into_iter().for_each(|at| drop(open.remove(at)));
+                if let Some(at) = at {
+                    open.remove(at);
+                }
             }
         }
         let before = stand.sent.len();
