@@ -138,7 +138,7 @@ async fn rush(
     let since = Instant::now();
     let boots = streamers.iter().zip(traces.iter().cycle());
     let boots = boots.map(|(streamer, trace)| replay_boot(origin, streamer, trace, boot, since));
-    let took = in_time(boots, since).await?;
+    let took = in_time(boots, since, || slowest(origin, &streamers)).await?;
     let idle_percent = idle.percent();
     let after =
         (origin.streamer.status(&origin.published).await?.bytes_uploaded, origin.host.carried_bytes()?.1);
@@ -153,9 +153,10 @@ async fn rush(
 }
 
 /// Waits for all, telling how many are done, and not for ever.
-async fn in_time(
+async fn in_time<F: Future<Output = String>>(
     boots: impl Iterator<Item = impl Future<Output = anyhow::Result<Duration>>>,
     since: Instant,
+    slowest: impl Fn() -> F,
 ) -> anyhow::Result<Vec<Duration>> {
     let mut under_way: FuturesUnordered<_> = boots.collect();
     let mut told = tokio::time::interval(TELL_INTERVAL);
@@ -168,11 +169,37 @@ async fn in_time(
                 None => return Ok(took),
             },
             _ = told.tick() => {
-                say(&format!("after {:.0} s {} boots are done, {} are not", since.elapsed().as_secs_f64(), took.len(), under_way.len()));
+                let (s, done) = (since.elapsed().as_secs_f64(), took.len());
+                say(&format!("after {s:.0} s {done} boots are done, {} are not; {}", under_way.len(), slowest().await));
                 ensure!(since.elapsed() < CROWD_TIMEOUT, "the crowd does not get through");
             }
         }
     }
+}
+
+/// The host that has least, for whoever wonders why it takes so long.
+async fn slowest(origin: &Origin, streamers: &[Streamer]) -> String {
+    let asked = streamers
+        .iter()
+        .enumerate()
+        .map(|(number, streamer)| async move { (number, streamer.status(&origin.published).await.ok()) });
+    let answers = futures::future::join_all(asked).await;
+    let least = answers
+        .iter()
+        .filter_map(|(number, status)| Some((number, status.as_ref()?)))
+        .min_by_key(|(_, status)| status.pieces_local);
+    least.map_or_else(String::new, |(number, status)| {
+        format!(
+            "host {} has least: {} pieces, {} reads wait, {} peers with {} pieces in all, {} kB/s, {}",
+            number + 1,
+            status.pieces_local,
+            status.stalls.waiting,
+            status.peers.len(),
+            status.peers.iter().map(|peer| u64::from(peer.pieces)).sum::<u64>(),
+            status.rates.down_bytes_per_s / 1000,
+            status.trouble.as_deref().unwrap_or("no trouble"),
+        )
+    })
 }
 
 async fn replay_boot(

@@ -81,7 +81,7 @@ fn report(
     use crate::figures::median;
     let over = |below: f64| wire.iter().map(|wire| wire / below).collect::<Vec<_>>();
     let what = format!(
-        "every byte on the updating host's link, headers included ({:.1} MB; {:.1} MB of pieces; {:.1} s)",
+        "every byte on the updating host's link ({:.1} MB, with one header per segment of up to 64 KiB; {:.1} MB of pieces; {:.1} s)",
         median(wire) / 1e6,
         median(moved) / 1e6,
         median(took)
