@@ -1,4 +1,5 @@
-//! Messages between agents and controller, a host's request to join, and what publishers send: JSON that is refused, or
+//! Messages between agents and controller, a host's request to join, what publishers send, and what is said to the
+//! streamer: JSON that is refused, or
 //! means the same after it was written and read again.
 #![no_main]
 
@@ -8,7 +9,9 @@ use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
-use streamer_api::{ImageSource, Manifest};
+use streamer_api::{
+    ImageSource, Limits, Manifest, Profile, PublishProgress, PublishRequest, Run, Stall, StreamEvent,
+};
 
 fn survives<T: Serialize + DeserializeOwned + PartialEq + Debug>(text: &str) {
     let Ok(value) = serde_json::from_str::<T>(text) else { return };
@@ -25,4 +28,11 @@ fuzz_target!(|text: &str| {
     survives::<SignedVersion>(text);
     survives::<ImageSource>(text);
     survives::<Manifest>(text);
+    survives::<Limits>(text);
+    survives::<Vec<Profile>>(text);
+    survives::<PublishRequest>(text);
+    survives::<PublishProgress>(text);
+    survives::<Run>(text);
+    survives::<Stall>(text);
+    survives::<StreamEvent>(text);
 });

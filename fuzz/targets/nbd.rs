@@ -84,7 +84,8 @@ fuzz_target!(|bytes: &[u8]| {
                 let _ = writer.write_all(bytes).await;
                 let _ = writer.shutdown().await;
             };
-            let receiving = tokio::io::copy(&mut reader, &mut tokio::io::sink());
+            let mut nothing = tokio::io::sink();
+            let receiving = tokio::io::copy(&mut reader, &mut nothing);
             let _ = tokio::join!(sending, receiving);
         };
         tokio::join!(serving, speaking);

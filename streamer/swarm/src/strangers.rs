@@ -1,9 +1,9 @@
 //! Where strangers' bytes are read, as functions without a socket: the door of the fuzz targets. Nothing else needs it.
 
-use crate::{tracker, wire};
+use crate::{tracker, web_seed, wire};
 use bytes::BytesMut;
 use std::net::SocketAddr;
-use streamer_plan::Geometry;
+use streamer_plan::{Block, Geometry};
 
 /// Reads the other half of a handshake: info hash and peer id.
 ///
@@ -36,4 +36,17 @@ pub fn messages(bytes: &[u8], part: usize, geometry: Geometry) -> usize {
 #[must_use]
 pub fn tracker_answer(body: &[u8]) -> Option<Vec<SocketAddr>> {
     tracker::peers(body)
+}
+
+/// Reads a web server's answer, of this status and `Content-Range`, to a request for a piece from one block on; its body
+/// arrives in parts of at most `part` bytes. The blocks it has, or `None` if it is no answer to that.
+pub async fn web_seed_answer(
+    geometry: Geometry,
+    from: Block,
+    status: u16,
+    content_range: &[u8],
+    body: &[u8],
+    part: usize,
+) -> Option<Vec<u8>> {
+    web_seed::taken(geometry, from, status, content_range, body.chunks(part.max(1))).await
 }

@@ -8,8 +8,9 @@ use crate::wire::Say;
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
-use reqwest::{StatusCode, header};
+use futures::stream::{BoxStream, FuturesUnordered};
+use reqwest::StatusCode;
+use reqwest::header::{self, HeaderValue};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -155,12 +156,7 @@ impl WebSeed {
             _stop: stop.clone().drop_guard(),
         };
         fetch.ask(block);
-        let range = Range {
-            begin: block.begin,
-            first: self.geometry.offset(block.piece) + u64::from(block.begin),
-            length: self.geometry.length(block.piece) - block.begin,
-            total: self.geometry.size_bytes(),
-        };
+        let range = Range::of(self.geometry, block);
         let download = Download {
             request: self.http.get(&self.url).header(header::RANGE, range.header()),
             range,
@@ -198,8 +194,8 @@ impl Download {
             // It may have moved since; the first is as good as any.
             let _ = self.address.set(remote);
         }
-        self.range.check(&response)?;
-        let mut body = Body { response, range: self.range, bytes: BytesMut::new(), read: 0 };
+        self.range.check(response.status(), response.headers().get(header::CONTENT_RANGE))?;
+        let mut body = Body::new(self.range, response.bytes_stream().boxed());
         while !body.is_done() {
             let Some(block) = self.asked.recv().await else { break };
             let bytes = body.block(block).await?;
@@ -225,6 +221,16 @@ struct Range {
 }
 
 impl Range {
+    /// The rest of a piece, from one block on.
+    fn of(geometry: Geometry, from: Block) -> Self {
+        Self {
+            begin: from.begin,
+            first: geometry.offset(from.piece) + u64::from(from.begin),
+            length: geometry.length(from.piece) - from.begin,
+            total: geometry.size_bytes(),
+        }
+    }
+
     fn last(&self) -> u64 {
         self.first + u64::from(self.length) - 1
     }
@@ -233,13 +239,13 @@ impl Range {
         format!("bytes={}-{}", self.first, self.last())
     }
 
-    fn check(&self, response: &reqwest::Response) -> Result<(), WebSeedError> {
-        match response.status() {
+    fn check(&self, status: StatusCode, said: Option<&HeaderValue>) -> Result<(), WebSeedError> {
+        match status {
             StatusCode::PARTIAL_CONTENT => {}
             status if status.is_success() => return Err(WebSeedError::NoRanges(status)),
             status => return Err(WebSeedError::Status(status)),
         }
-        let said = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+        let said = said.and_then(|value| value.to_str().ok());
         let range = format!("bytes {}-{}", self.first, self.last());
         let fine = said
             .and_then(|said| said.split_once('/'))
@@ -251,7 +257,7 @@ impl Range {
 
 /// An answer's bytes, in order.
 struct Body {
-    response: reqwest::Response,
+    chunks: BoxStream<'static, reqwest::Result<Bytes>>,
     range: Range,
     bytes: BytesMut,
     /// Bytes handed out.
@@ -259,6 +265,10 @@ struct Body {
 }
 
 impl Body {
+    fn new(range: Range, chunks: BoxStream<'static, reqwest::Result<Bytes>>) -> Self {
+        Self { chunks, range, bytes: BytesMut::new(), read: 0 }
+    }
+
     fn is_done(&self) -> bool {
         self.read >= self.range.length
     }
@@ -275,13 +285,34 @@ impl Body {
 
     async fn fill(&mut self, length: u32) -> Result<(), WebSeedError> {
         while self.bytes.len() < length as usize {
-            let chunk =
-                timeout(SILENCE_MAX, self.response.chunk()).await.map_err(|_| WebSeedError::Silent)?;
-            match chunk.map_err(WebSeedError::Unreachable)? {
+            let chunk = timeout(SILENCE_MAX, self.chunks.next()).await.map_err(|_| WebSeedError::Silent)?;
+            match chunk.transpose().map_err(WebSeedError::Unreachable)? {
                 Some(chunk) => self.bytes.extend_from_slice(&chunk),
                 None => return Err(WebSeedError::CutShort),
             }
         }
         Ok(())
     }
+}
+
+/// For the fuzz targets: the blocks of an answer that begins with this status and `Content-Range`, from one block on.
+pub(crate) async fn taken<'a>(
+    geometry: Geometry,
+    from: Block,
+    status: u16,
+    content_range: &[u8],
+    parts: impl Iterator<Item = &'a [u8]>,
+) -> Option<Vec<u8>> {
+    let range = Range::of(geometry, from);
+    let said = HeaderValue::from_bytes(content_range).ok()?;
+    range.check(StatusCode::from_u16(status).ok()?, Some(&said)).ok()?;
+    let parts: Vec<_> = parts.map(|part| Ok(Bytes::copy_from_slice(part))).collect();
+    let mut body = Body::new(range, futures::stream::iter(parts).boxed());
+    let mut taken = Vec::new();
+    let blocks = (0..geometry.blocks(from.piece)).map(|index| geometry.block(from.piece, index));
+    for block in blocks.filter(|block| block.begin >= from.begin) {
+        let Ok(bytes) = body.block(block).await else { break };
+        taken.extend_from_slice(&bytes);
+    }
+    Some(taken)
 }
