@@ -2,8 +2,11 @@
 //!
 //! ```text
 //!   host 1: eth0 10.77.0.1 ──tbf─▶ ◀─tbf── p1 ┐
-//!   host 2: eth0 10.77.0.2 ──tbf─▶ ◀─tbf── p2 ┤ bridge `sw` 10.77.255.254 (tracker)
+//!   host 2: eth0 10.77.0.2 ──tbf─▶ ◀─tbf── p2 ┤ 10.77.255.254, forwards (tracker)
 //! ```
+//!
+//! The switch routes. A bridge was refused: with it every host knows every other one's hardware address, and the kernel
+//! keeps 1024 of those for the whole machine, however many namespaces there are; beyond 32 hosts some are deaf.
 
 use anyhow::{Context as _, ensure};
 use nix::sched::{CloneFlags, unshare};
@@ -94,10 +97,11 @@ pub(crate) struct Switch {
 impl Switch {
     pub(crate) fn new() -> anyhow::Result<Self> {
         let namespace = Namespace::new()?;
-        let lines = format!(
-            "link set lo up\nlink add sw type bridge\nlink set sw up\naddress add {SWITCH}/16 dev sw\n"
-        );
-        namespace.batch("ip", lines)?;
+        namespace.batch("ip", format!("link set lo up\naddress add {SWITCH}/32 dev lo\n"))?;
+        // Of the namespace this thread is in: the machine's own forwarding stays as it is.
+        let forward = || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1");
+        let forwards = namespace::run(&namespace.path(), forward).and_then(|inner| inner);
+        forwards.context("the switch cannot forward")?;
         Ok(Self { namespace, hosts: AtomicU8::new(0) })
     }
 
@@ -111,16 +115,22 @@ impl Switch {
         ensure!(number <= 250, "the switch is full");
         let namespace = Namespace::new()?;
         let port = format!("p{number}");
+        let address = Ipv4Addr::new(10, 77, 0, number);
         self.namespace.batch(
             "ip",
             format!(
-                "link add {port} type veth peer name eth0 netns {}\nlink set {port} master sw\nlink set {port} up\n",
+                "link add {port} type veth peer name eth0 netns {}\nlink set {port} up\n\
+                 address add {SWITCH}/32 dev {port}\nroute add {address}/32 dev {port} src {SWITCH}\n",
                 namespace.path().display()
             ),
         )?;
-        let address = Ipv4Addr::new(10, 77, 0, number);
-        namespace
-            .batch("ip", format!("link set lo up\naddress add {address}/16 dev eth0\nlink set eth0 up\n"))?;
+        namespace.batch(
+            "ip",
+            format!(
+                "link set lo up\naddress add {address}/32 dev eth0\nlink set eth0 up\n\
+                 route add {SWITCH}/32 dev eth0 src {address}\nroute add default via {SWITCH} src {address}\n"
+            ),
+        )?;
         Ok(Host { namespace, address, port })
     }
 
