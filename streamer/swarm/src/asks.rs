@@ -48,7 +48,7 @@ impl Asks {
         let mut state = self.lock();
         if !state.all.is_limited() && !state.far.is_limited() {
             drop(state);
-            tell(ask);
+            tell(&ask);
             return;
         }
         let queue = usize::from(!ask.urgent) * 2 + usize::from(ask.far);
@@ -137,7 +137,7 @@ impl State {
                 if far {
                     self.far.spend(ask.block.length);
                 }
-                tell(ask);
+                tell(&ask);
             }
         }
     }
@@ -154,7 +154,7 @@ impl State {
     }
 }
 
-fn tell(ask: Ask) {
+fn tell(ask: &Ask) {
     // Its connection may have ended; the torrent will hear of it.
     let _ = ask.say.send(Say::Ask { block: ask.block, urgent: ask.urgent });
 }
