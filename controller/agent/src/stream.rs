@@ -21,7 +21,7 @@ const GONE_MAX: usize = 64;
 /// Digits of the incarnation in a reader's name: enough to tell those of one instance apart.
 const INCARNATION_DIGITS: usize = 8;
 /// QEMU opens its disk so soon after the start; a run that began later began with another daemon.
-const OPEN_MS_MAX: u64 = 30_000;
+const OPEN_MS_MAX: u64 = 10_000;
 /// Pause before another attempt to tell a run.
 const RUN_PAUSE_MS: u64 = 30_000;
 /// Longest time telling a run may take.

@@ -264,3 +264,32 @@ fn doctor_says_what_to_install_when_programs_are_missing() {
     }
     assert!(!out.contains('\u{1b}'), "colour without a terminal:\n{out}");
 }
+
+#[test]
+fn streams_commands_are_told_from_an_instance_and_take_options_anywhere() {
+    let home = Home::new();
+    // Where only the controller is missing, the line was understood.
+    for line in [
+        &["stream", "office/workspace", "--once"][..],
+        &["-o", "json", "stream", "top", "--once"],
+        &["stream", "why", "office/workspace", "-o", "yaml"],
+        &["stream", "prefetch", "acme/workspace@2.0.0", "--hosts", "h1,h2", "--wait"],
+        &["stream", "pin", "acme/workspace"],
+        &["stream", "limits", "--site", "main", "--site-download", "20MB/s"],
+        &["stream", "profiles", "acme/workspace@1.0.0", "-o", "json"],
+        &["stream", "holds"],
+    ] {
+        let (code, _, err) = home.run(line);
+        assert!(code == 2 && err.starts_with("error: no controller"), "{line:?}: {err}");
+    }
+    for (line, part) in [
+        (&["stream"][..], "<INSTANCE>"),
+        (&["stream", "limits", "--upload", "50"], "write 50MB/s"),
+        (&["stream", "limits", "--host", "h1", "--site", "main"], "cannot be used with"),
+        (&["stream", "prefetch", "workspace"], "publisher/appliance"),
+        (&["stream", "prefetch", "acme/workspace", "--stop", "--wait"], "cannot be used with"),
+    ] {
+        let (code, _, err) = home.run(line);
+        assert!(code == 2 && err.contains(part), "{line:?}: {err}");
+    }
+}

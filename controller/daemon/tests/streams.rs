@@ -107,8 +107,11 @@ async fn a_maker_publishes_profiles_with_a_version_and_corrects_them() {
     let refused = running.admin.publish(&version).await.unwrap_err();
     assert!(refused.to_string().contains("piece 4 is beyond the image's 4"), "{refused}");
     version.profiles = profile(&[2, 1]);
-    version.web_seed = Some("ftp://images.example/x".into());
-    assert!(running.admin.publish(&version).await.unwrap_err().to_string().contains("web_seed"));
+    for url in ["ftp://images.example/x", "http://images.example/x", "https://images.example/a b"] {
+        version.web_seed = Some(url.into());
+        let refused = running.admin.publish(&version).await.unwrap_err();
+        assert!(refused.to_string().contains("web_seed"), "{url}: {refused}");
+    }
     version.web_seed = Some("https://images.example/workspace.raw".into());
     running.admin.publish(&version).await.unwrap();
     let member = running.join("h1", "host").await;

@@ -89,7 +89,7 @@ pub(crate) async fn publish(
     let described =
         metainfo::check(&signed, &request.manifest.0, &request.metainfo.0).map_err(Refused::invalid)?;
     profiles::check(&request.profiles, described.pieces).map_err(Refused::invalid)?;
-    check_web_seed(request.web_seed.as_deref())?;
+    check_web_seed(request.web_seed.as_deref(), described.private)?;
     let name: ApplianceRef = format!("{}/{}", signed.publisher, signed.appliance)
         .parse()
         .map_err(|error: types::NameError| Refused::invalid(error.to_string()))?;
@@ -198,16 +198,17 @@ async fn file_profiles(app: &App, image: &Digest, request: &PublishVersion) -> A
     blocking(move || app.library.publish(&image, &profiles, other).map(|served| served.source)).await
 }
 
-fn check_web_seed(url: Option<&str>) -> Answer<()> {
+/// Streamers whose peers speak TLS take no other web seed than by TLS.
+fn check_web_seed(url: Option<&str>, private: bool) -> Answer<()> {
     let fits = |url: &str| {
         url.len() <= WEB_SEED_LEN_MAX
-            && (url.starts_with("https://") || url.starts_with("http://"))
+            && (url.starts_with("https://") || (!private && url.starts_with("http://")))
             && !url.chars().any(|c| c.is_control() || c.is_whitespace())
     };
     match url {
-        Some(url) if !fits(url) => {
-            Err(Refused::invalid("web_seed: a URL with https or http, at most 2,048 bytes"))
-        }
+        Some(url) if !fits(url) => Err(Refused::invalid(
+            "web_seed: an https URL of at most 2,048 bytes; http only for an image that anybody may fetch",
+        )),
         _ => Ok(()),
     }
 }
