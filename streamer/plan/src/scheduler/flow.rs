@@ -34,6 +34,8 @@ pub(super) struct Flow {
     delivered: u64,
     blocks_per_s: f64,
     delay: Option<Duration>,
+    /// How long blocks took lately: those somebody waits for, and others.
+    took: [Duration; 2],
 }
 
 impl Flow {
@@ -61,6 +63,8 @@ impl Flow {
         let took = now.saturating_sub(mark.at).max(Duration::from_micros(1));
         #[expect(clippy::cast_precision_loss, reason = "a window's worth of blocks")]
         let sample = (self.delivered - mark.delivered) as f64 / took.as_secs_f64();
+        let recent = &mut self.took[usize::from(!urgent)];
+        *recent = (*recent * 3 + took) / 4;
         self.blocks_per_s += (sample - self.blocks_per_s) * RATE_WEIGHT;
         self.delay = Some(match self.delay {
             None => {
@@ -80,6 +84,11 @@ impl Flow {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped right after")]
         let product = product.min(f64::from(WINDOW_BLOCKS_MAX)) as u32;
         (product + slack).min(WINDOW_BLOCKS_MAX)
+    }
+
+    /// How long blocks took lately, queues and all; zero: not known.
+    pub(super) fn took(&self, urgent: bool) -> Duration {
+        self.took[usize::from(!urgent)]
     }
 
     /// How long a piece takes on this path at the rate seen; `None`: nothing seen yet.

@@ -22,6 +22,9 @@ const LOOK_AGAIN_MAX: Duration = Duration::from_secs(1);
 /// Background waits for so long for the hosts of its site that are to fetch a piece.
 const BACKGROUND_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Times that blocks from outside took us lately, which we grant another.
+const QUEUES: u32 = 3;
+
 /// Ranks of a site that wait one after the other.
 const RANKS_MAX: u32 = 4;
 
@@ -240,7 +243,9 @@ impl Scheduler {
             return self.background_idle.is_some_and(|since| now >= since + BACKGROUND_PATIENCE);
         }
         let since = *self.blocked.entry(piece).or_insert(now);
-        let due = since + self.tuning.site_patience * rank;
+        // Whoever should fetch it waits in the same queue as we do.
+        let queue = self.sides.outside.took(false) * QUEUES;
+        let due = since + self.tuning.site_patience.max(queue) * rank;
         if now < due {
             self.look_again(due);
         }

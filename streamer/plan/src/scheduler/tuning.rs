@@ -27,7 +27,7 @@ impl Default for Tuning {
             headroom: 1.25,
             waiting_share: 0.5,
             diversity_pieces: 32,
-            window_pieces: 64,
+            window_pieces: 32,
             site_patience: Duration::from_millis(400),
         }
     }

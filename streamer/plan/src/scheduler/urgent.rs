@@ -161,7 +161,8 @@ impl Scheduler {
         let blocks = self.geometry.blocks(0);
         let flows = [&self.sides.outside, &self.sides.near];
         let piece = flows.iter().find_map(|flow| flow.piece_time(blocks)).unwrap_or(PATIENCE);
-        (PATIENCE + piece * FETCH_PIECES).min(FETCH_PATIENCE_MAX)
+        let queue = self.sides.outside.took(true);
+        (PATIENCE + piece * FETCH_PIECES + queue).min(FETCH_PATIENCE_MAX)
     }
 
     /// A peer has got a piece we have asked another for and not begun to receive: from the WAN it is taken back at
@@ -178,11 +179,7 @@ impl Scheduler {
         if near(from) {
             let holders =
                 self.peers.values().filter(|peer| peer.kind.is_near() && peer.offers(piece)).count();
-            let urgent = self.is_urgent(piece);
-            if !urgent
-                || now < started + MOVE_AGE
-                || !self.next_random().is_multiple_of(holders.max(1) as u64)
-            {
+            if now < started + MOVE_AGE || !self.next_random().is_multiple_of(holders.max(1) as u64) {
                 return;
             }
         }
