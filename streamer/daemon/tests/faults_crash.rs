@@ -1,7 +1,7 @@
 //! The streamer is killed: under a client that reads, in the middle of fetching, and on a disk that then loses or
 //! garbles what was written.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and says what it measured")]
 
 mod stand;
 

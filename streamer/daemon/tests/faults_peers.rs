@@ -1,6 +1,6 @@
 //! Peers that fail, or mean ill: a read may take a little longer, and is right.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and says what it measured")]
 
 mod stand;
 
