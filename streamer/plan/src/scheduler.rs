@@ -73,6 +73,8 @@ pub struct Scheduler {
     /// The last look left something for want of room.
     busy: bool,
     room_changed: bool,
+    /// The last look started nothing.
+    quiet_until: Duration,
     /// Look again then.
     retry_at: Option<Duration>,
     cancels: Vec<Action>,
@@ -116,6 +118,7 @@ impl Scheduler {
             rescan: false,
             busy: false,
             room_changed: false,
+            quiet_until: Duration::ZERO,
             retry_at: None,
             cancels: Vec::new(),
             clock: Duration::ZERO,

@@ -22,6 +22,9 @@ const LOOK_AGAIN_MAX: Duration = Duration::from_secs(1);
 /// Background waits for so long for the hosts of its site that are to fetch a piece.
 const BACKGROUND_PATIENCE: Duration = Duration::from_secs(2);
 
+/// After a look that started nothing, room for a block is not worth another for so long: at 1 Gbit/s half a piece.
+const SCAN_PAUSE: Duration = Duration::from_millis(1);
+
 /// Times that blocks from outside took us lately, which we grant another.
 const QUEUES: u32 = 3;
 
@@ -54,9 +57,12 @@ impl Scheduler {
             }
         }
         let due = self.retry_at.is_some_and(|at| now >= at);
-        if self.rescan || due || (self.room_changed && self.busy) {
+        let room = self.room_changed && self.busy;
+        if self.rescan || due || (room && now >= self.quiet_until) {
             (self.rescan, self.room_changed, self.busy, self.retry_at) = (false, false, false, None);
             self.scan(waits, actions, now);
+        } else if room {
+            self.look_again(self.quiet_until);
         }
     }
 
@@ -96,8 +102,12 @@ impl Scheduler {
         if background {
             self.scan_background(waits, actions, now);
         }
-        // What is started makes place for more in the profile's window.
-        self.busy |= self.active.len() > before;
+        if self.active.len() > before {
+            // What is started makes place for more in the profile's window.
+            self.busy = true;
+        } else {
+            self.quiet_until = now + SCAN_PAUSE;
+        }
     }
 
     fn scan_profile(&mut self, waits: bool, actions: &mut Vec<Action>, now: Duration) {
