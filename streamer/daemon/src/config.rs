@@ -35,6 +35,8 @@ pub(crate) struct Config {
     pub(crate) cache_bytes_max: Option<ByteSize>,
     /// The site this host is of: peers of the same one are preferred, and one copy of a piece crosses to it.
     pub(crate) site: Option<String>,
+    /// Where every image is also a file, for people and for hypervisors without NBD; needs FUSE.
+    pub(crate) mount_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]

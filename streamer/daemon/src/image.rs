@@ -55,7 +55,7 @@ impl Image {
             piece_bytes: image.geometry.piece_bytes(),
             pieces: image.geometry.pieces(),
             pieces_zero: image.zero.count(),
-            pieces_local: u32::try_from(self.volume.pieces_in(&local).count()).unwrap_or(u32::MAX),
+            pieces_local: self.volume.count_in(&local),
             bytes,
             bytes_uploaded,
             bytes_poisoned,
@@ -130,6 +130,22 @@ impl Image {
         String::from_utf8(map).unwrap_or_default()
     }
 
+    /// Gets what other images here hold; the rest is returned.
+    async fn adopt(&self, absent: Vec<u32>) -> io::Result<Vec<u32>> {
+        let (volume, torrent) = (Arc::clone(&self.volume), self.torrent.clone());
+        let adopt = move || {
+            let lent = |piece: &u32| {
+                let adopted = volume.adopt(*piece);
+                if adopted {
+                    torrent.found(*piece);
+                }
+                !adopted
+            };
+            absent.into_iter().filter(lent).collect()
+        };
+        tokio::task::spawn_blocking(adopt).await.map_err(io::Error::other)
+    }
+
     /// Verifies what is claimed of a range; then it is held or absent.
     async fn verify_claimed(&self, pieces: Range<u32>) -> io::Result<()> {
         let claimed: Vec<u32> =
@@ -155,6 +171,7 @@ impl Image {
             self.verify_claimed(pieces.clone()).await?;
             let absent: Vec<u32> =
                 pieces.clone().filter(|piece| self.volume.state(*piece) == PieceState::Absent).collect();
+            let absent = if absent.is_empty() { absent } else { self.adopt(absent).await? };
             if !absent.is_empty() {
                 waiting.get_or_insert_with(|| Waiting::begin(self, reader, &absent));
                 self.torrent.fetch(pieces.clone(), absent).await;
@@ -201,6 +218,10 @@ impl Export for Image {
 
     fn read_at(&self, offset: u64, length: u32) -> Reading<'_> {
         Box::pin(self.read(offset, length, None))
+    }
+
+    fn passed_over(&self, offset: u64, length: u32) {
+        self.volume.passed_over(offset, length);
     }
 
     fn for_reader(self: Arc<Self>, reader: &str) -> Arc<dyn Export> {

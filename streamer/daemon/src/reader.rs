@@ -69,6 +69,10 @@ impl Export for View {
         Box::pin(self.image.read(offset, length, Some((self.run, &self.name))))
     }
 
+    fn passed_over(&self, offset: u64, length: u32) {
+        self.image.volume.passed_over(offset, length);
+    }
+
     fn extents(&self, offset: u64, length: u32) -> Vec<Extent> {
         self.image.extents(offset, length)
     }

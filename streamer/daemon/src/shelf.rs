@@ -4,10 +4,10 @@ use crate::diary::{Diary, source};
 use crate::events::Feed;
 use bytes::Bytes;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use streamer_api::Happening;
 use streamer_plan::{Block, Geometry, Pieces};
-use streamer_swarm::{From, Notice, Presence, Storage, Verdict};
+use streamer_swarm::{From, Notice, Presence, Storage, Torrent, Verdict};
 use streamer_volume::{PieceState, Source, Stored, Volume};
 use tokio::sync::Notify;
 
@@ -21,6 +21,21 @@ pub(crate) struct Shelf {
     pub(crate) flush: Arc<Notify>,
     pub(crate) diary: Arc<Diary>,
     pub(crate) feed: Feed,
+    /// The torrent of it, once there is one.
+    pub(crate) torrent: OnceLock<Torrent>,
+}
+
+impl Shelf {
+    /// Copies a piece that came to wherever else the image has the same bytes.
+    fn copy_to_twins(&self, piece: u32) {
+        for twin in self.volume.twins(piece) {
+            if self.volume.adopt(twin)
+                && let Some(torrent) = self.torrent.get()
+            {
+                torrent.found(twin);
+            }
+        }
+    }
 }
 
 impl Storage for Shelf {
@@ -59,6 +74,9 @@ impl Storage for Shelf {
             Stored::Memory => Verdict::Taken(Presence::Kept),
             Stored::Poisoned => Verdict::Poisoned,
         };
+        if matches!(verdict, Verdict::Taken(_)) {
+            self.copy_to_twins(piece);
+        }
         if self.volume.unsynced() >= FLUSH_PIECES {
             self.flush.notify_one();
         }

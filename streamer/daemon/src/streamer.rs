@@ -11,8 +11,7 @@ use crate::sources;
 use anyhow::Context as _;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::{Arc, OnceLock};
 use streamer_api::{
     ImageSource, ImageStatus, Limits, Prefetch, Profile, PublishProgress, Published, Sources, StreamerStatus,
 };
@@ -41,7 +40,6 @@ pub(crate) struct Streamer {
     privacy: Privacy,
     feed: Feed,
     throttle: Arc<Throttle>,
-    cache_bytes_max: Option<u64>,
 }
 
 impl Streamer {
@@ -64,7 +62,6 @@ impl Streamer {
             privacy: config.privacy(),
             feed: Feed::new(),
             throttle: Arc::new(throttle),
-            cache_bytes_max,
         });
         let mut images = streamer.images.lock().await;
         for digest in streamer.cache.images()? {
@@ -114,7 +111,6 @@ impl Streamer {
                 Arc::clone(&open.image)
             }
             None => {
-                self.make_room(&images, parsed.geometry.size_bytes());
                 self.cache.set_settings(digest, &settings)?;
                 let open = self.open(digest, settings).await?;
                 open.image.volume.begin_counting();
@@ -312,14 +308,17 @@ impl Streamer {
         };
         let volume = blocking(open).await??;
         let diary = Arc::new(Diary::default());
-        let shelf = Shelf {
+        let shelf = Arc::new(Shelf {
             volume: Arc::clone(&volume),
             flush: Arc::clone(&self.flush),
             diary: Arc::clone(&diary),
             feed: self.feed.clone(),
-        };
+            torrent: OnceLock::new(),
+        });
         let info_hash = volume.image().info_hash;
-        let torrent = self.engine.add(info_hash, Arc::new(shelf), settings.source.tracker.clone());
+        let torrent = self.engine.add(info_hash, Arc::clone(&shelf) as _, settings.source.tracker.clone());
+        // It is empty: the shelf was made here.
+        let _ = shelf.torrent.set(torrent.clone());
         let open = Open { image: Arc::new(Image::new(volume, torrent, diary, self.feed.clone())), settings };
         self.apply(&open, open.settings.named);
         Ok(open)
@@ -346,7 +345,7 @@ impl Streamer {
             image.follow(image.readers.set_profiles(&profiles));
         };
         let volume = Arc::clone(&open.image.volume);
-        if volume.pieces_in(&[PieceState::Claimed]).next().is_none() {
+        if volume.count_in(&[PieceState::Claimed]) == 0 {
             return begin();
         }
         // What is claimed need not be fetched again if it is right.
@@ -366,28 +365,6 @@ impl Streamer {
             tracing::error!(%error, "cannot close an image; it is verified when it is named again");
         }
         Ok(())
-    }
-
-    /// Evicts images nobody names, oldest first, while an image of that size does not fit.
-    fn make_room(&self, images: &BTreeMap<Digest, Open>, size_bytes: u64) {
-        let Some(limit) = self.cache_bytes_max else { return };
-        let Ok(cached) = self.cache.images() else { return };
-        let mut idle: Vec<(SystemTime, Digest)> = cached
-            .into_iter()
-            .filter(|digest| !images.contains_key(digest))
-            .filter(|digest| self.cache.settings(*digest).is_ok_and(|kept| !kept.named && !kept.pinned))
-            .map(|digest| (self.cache.last_used(digest), digest))
-            .collect();
-        idle.sort_unstable();
-        for (_, digest) in idle {
-            if self.cache.bytes().saturating_add(size_bytes) <= limit {
-                return;
-            }
-            match self.cache.remove(digest) {
-                Ok(()) => tracing::info!(image = %digest, "evicted to make room"),
-                Err(error) => tracing::error!(image = %digest, %error, "cannot evict"),
-            }
-        }
     }
 }
 

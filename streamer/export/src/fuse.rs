@@ -107,7 +107,8 @@ pub fn mount(server: &Server, folder: &Path, runtime: Handle) -> Result<Mount, M
 fn clear(folder: &Path) -> Result<(), MountError> {
     let unusable = |error| MountError::Folder(folder.to_owned(), error);
     for _ in 0..DEAD_MOUNTS_MAX {
-        match std::fs::metadata(folder) {
+        // The kernel may remember what a dead mount's folder looked like, but not what is in it.
+        match std::fs::read_dir(folder).and_then(|_| std::fs::metadata(folder)) {
             Err(error) if error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()) => {
                 rustix::mount::unmount(folder, UnmountFlags::DETACH)
                     .map_err(|error| unusable(error.into()))?;
