@@ -4,12 +4,16 @@
 //! answers how the classes of pieces should share a link, without a machine for each host; it does not say how fast the
 //! code runs. Start at [`Scenario`]; [`World`] is the model, [`faults`] a day of bad luck.
 
+mod event;
 pub mod faults;
+mod node;
+mod quarrel;
 mod scenario;
 mod trace;
 mod uploads;
 mod world;
 
+pub use node::{Guest, Node};
 pub use scenario::{Outcome, Prefetch, Scenario, busy_and_idle};
 pub use trace::{PIECE_BYTES, Trace};
-pub use world::{Guest, Links, Node, ORIGIN, Totals, World};
+pub use world::{Links, ORIGIN, Totals, World};

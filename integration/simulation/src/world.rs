@@ -3,10 +3,12 @@
 //! A block leaves over its sender's uplink, one at a time, crosses the wire, and comes in over its receiver's downlink,
 //! one at a time: store and forward of 16 KiB. What is said beside blocks takes the way's latency and no bandwidth.
 
+use crate::event::{Event, Said};
+use crate::node::{Guest, Node};
 use crate::trace::PIECE_BYTES;
 use crate::uploads::Uploads;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::BinaryHeap;
 use std::time::Duration;
 use streamer_plan::{
     Action, Block, Geometry, Outcome, PeerFacts, PeerKey, PeerKind, Pieces, Received, Scheduler, Tuning,
@@ -30,59 +32,6 @@ pub struct Links {
     pub near: Duration,
     /// One way, to other sites and the origin.
     pub far: Duration,
-}
-
-/// What a guest is doing.
-#[derive(Debug, Default)]
-pub struct Guest {
-    pub steps: Vec<(u32, Duration)>,
-    at: usize,
-    waits_since: Option<Duration>,
-    /// How long each read waited that had to.
-    pub stalls: Vec<Duration>,
-    /// When it had read everything.
-    pub done: Option<Duration>,
-}
-
-/// A host, or the origin.
-pub struct Node {
-    pub scheduler: Scheduler,
-    pub site: usize,
-    pub alive: bool,
-    pub frozen: bool,
-    /// Sends wrong bytes.
-    pub poisonous: bool,
-    pub guest: Guest,
-    /// Changes when it comes and goes: what was said before is not heard after.
-    epoch: u32,
-    uploads: Uploads,
-    sending: bool,
-    down_free: Duration,
-    wake: Option<Duration>,
-    senders: BTreeMap<u32, usize>,
-    banned: BTreeMap<usize, Duration>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Said {
-    Ask(Block, bool),
-    Urge(u32),
-    TakeBack(Block),
-    Has(u32),
-    Want(u32),
-    /// A block at the receiver's downlink.
-    Arrives(Block),
-    /// A block, received.
-    Sends(Block),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
-    Said { from: usize, to: usize, epochs: (u32, u32), said: Said },
-    Sent(usize, u32),
-    Verified(usize, u32, u32),
-    Wake(usize),
-    Reads(usize, u32),
 }
 
 /// Bytes by where they went.
@@ -227,13 +176,13 @@ impl World {
         self.step(node);
     }
 
-    fn is_banned(&self, one: usize, two: usize) -> bool {
+    pub(crate) fn is_banned(&self, one: usize, two: usize) -> bool {
         let bans =
             |by: usize, of: usize| self.nodes[by].banned.get(&of).is_some_and(|until| self.now < *until);
         bans(one, two) || bans(two, one)
     }
 
-    fn meet(&mut self, node: usize, other: usize) {
+    pub(crate) fn meet(&mut self, node: usize, other: usize) {
         let pieces = self.nodes[other].scheduler.held().clone();
         let kind = match other {
             ORIGIN => PeerKind::Origin,
@@ -248,12 +197,12 @@ impl World {
         scheduler.peer_pieces(key, pieces);
     }
 
-    fn part(&mut self, node: usize, other: usize) {
+    pub(crate) fn part(&mut self, node: usize, other: usize) {
         self.nodes[node].scheduler.peer_left(other as PeerKey);
         self.nodes[node].uploads.leave(other);
     }
 
-    fn step_all(&mut self) {
+    pub(crate) fn step_all(&mut self) {
         (0..self.nodes.len()).for_each(|node| self.step(node));
     }
 
@@ -443,60 +392,5 @@ impl World {
         let epochs = (epoch, self.nodes[to].epoch);
         let said = Said::Arrives(block);
         self.at(self.now + took + latency, Event::Said { from: node, to, epochs, said });
-    }
-
-    /// Pieces that live hosts want and lack.
-    #[must_use]
-    pub fn missing(&self, wanted: &BTreeSet<u32>) -> Vec<(usize, Vec<u32>)> {
-        let live = (1..self.nodes.len()).filter(|node| self.nodes[*node].alive);
-        live.filter_map(|node| {
-            let held = self.nodes[node].scheduler.held();
-            let lacks: Vec<u32> = wanted.iter().copied().filter(|piece| !held.contains(*piece)).collect();
-            (!lacks.is_empty()).then_some((node, lacks))
-        })
-        .collect()
-    }
-
-    /// Connects again what was kept apart and is not any more.
-    pub fn make_peace(&mut self) {
-        for one in 0..self.nodes.len() {
-            let now = self.now;
-            let over: Vec<usize> = self.nodes[one]
-                .banned
-                .iter()
-                .filter(|(_, until)| now >= **until)
-                .map(|(of, _)| *of)
-                .collect();
-            for two in over {
-                self.nodes[one].banned.remove(&two);
-                if self.nodes[one].alive && self.nodes[two].alive && !self.is_banned(one, two) {
-                    self.part(one, two);
-                    self.part(two, one);
-                    self.meet(one, two);
-                    self.meet(two, one);
-                }
-            }
-        }
-        self.step_all();
-    }
-}
-
-impl Node {
-    fn new(scheduler: Scheduler, site: usize) -> Self {
-        Self {
-            scheduler,
-            site,
-            alive: true,
-            frozen: false,
-            poisonous: false,
-            guest: Guest::default(),
-            epoch: 0,
-            uploads: Uploads::default(),
-            sending: false,
-            down_free: Duration::ZERO,
-            wake: None,
-            senders: BTreeMap::new(),
-            banned: BTreeMap::new(),
-        }
     }
 }
