@@ -55,8 +55,10 @@ fn an_urgent_read_hardly_feels_saturating_prefetch() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "shown when it fails")]
 fn a_day_of_faults_ends_with_every_piece_at_every_host() {
-    let seed = rand::random();
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
     let weather = faults::Weather { hosts: 6, pieces: 48, hours: 24, mbit_per_s: 100.0, pause_s: 120 };
     let day = faults::endure(&weather, seed).unwrap();
     assert!(day.faults > 1000, "{day:?}");
