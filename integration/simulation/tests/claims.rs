@@ -55,7 +55,6 @@ fn an_urgent_read_hardly_feels_saturating_prefetch() {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "shown when it fails")]
 fn a_day_of_faults_ends_with_every_piece_at_every_host() {
     let seed: u64 = rand::random();
     println!("seed {seed}");
