@@ -43,11 +43,9 @@ impl Image {
             let nobody = torrent.peers.is_empty().then_some("no peer is connected");
             let lacking =
                 torrent.lacks_sources.then(|| nobody.unwrap_or("no connected peer has what is read"));
-            match (lacking, torrent.tracker_trouble) {
-                (Some(lacking), Some(tracker)) => Some(format!("{lacking}, and {tracker}")),
-                (Some(lacking), None) => Some(lacking.to_owned()),
-                (None, tracker) => tracker,
-            }
+            let others = [lacking.map(str::to_owned), torrent.tracker_trouble, torrent.web_seed_trouble];
+            let troubles: Vec<String> = others.into_iter().flatten().collect();
+            (!troubles.is_empty()).then(|| troubles.join(", and "))
         });
         ImageStatus {
             export: self.export_name(),

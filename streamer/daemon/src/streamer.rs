@@ -9,6 +9,7 @@ use crate::problem::Refusal;
 use crate::shelf::Shelf;
 use crate::sources;
 use anyhow::Context as _;
+use futures::{StreamExt as _, future, stream};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -21,6 +22,9 @@ use streamer_swarm::{Engine, Torrent};
 use streamer_volume::{Cache, Draft, PieceState, Privacy, Settings, Volume};
 use tokio::sync::{Mutex, Notify};
 use types::Digest;
+
+/// Images opened at a time when the daemon starts: each waits for the disk.
+const OPENED_AT_ONCE: usize = 16;
 
 pub(crate) struct Open {
     pub(crate) image: Arc<Image>,
@@ -64,18 +68,28 @@ impl Streamer {
             throttle: Arc::new(throttle),
         });
         let mut images = streamer.images.lock().await;
-        for digest in streamer.cache.images()? {
-            let settings = streamer.cache.settings(digest)?;
-            if settings.named || settings.pinned {
-                // One bad image must not keep the others from their guests.
-                match streamer.open(digest, settings).await {
-                    Ok(open) => drop(images.insert(digest, open)),
-                    Err(refusal) => tracing::error!(image = %digest, %refusal, "cannot take up an image"),
-                }
-            }
-        }
+        let taken_up = stream::iter(streamer.cache.images()?)
+            .map(|digest| streamer.take_up(digest))
+            .buffer_unordered(OPENED_AT_ONCE);
+        images.extend(taken_up.filter_map(future::ready).collect::<Vec<_>>().await);
         drop(images);
         Ok(streamer)
+    }
+
+    /// One image that was named or published before. A bad one must not keep the others from their guests.
+    async fn take_up(&self, digest: Digest) -> Option<(Digest, Open)> {
+        let opened = match self.cache.settings(digest) {
+            Ok(settings) if settings.named || settings.pinned => self.open(digest, settings).await,
+            Ok(_) => return None,
+            Err(error) => Err(error.into()),
+        };
+        match opened {
+            Ok(open) => Some((digest, open)),
+            Err(refusal) => {
+                tracing::error!(image = %digest, %refusal, "cannot take up an image");
+                None
+            }
+        }
     }
 
     /// The block export.
