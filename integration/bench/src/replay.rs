@@ -95,6 +95,12 @@ impl Trace {
         self.0.iter().map(follow).collect()
     }
 
+    /// The same boot in slow motion: all its times so many times as long.
+    pub(crate) fn slowed(&self, times: u32) -> Self {
+        let slow = |read: &Read| Read { at: read.at * times, took: read.took * times, ..*read };
+        Self(self.0.iter().map(slow).collect())
+    }
+
     /// Asks as the guest did: each read as long after the answers it followed as in the recording.
     ///
     /// Answers are counted, not named: reads under way together may be answered in another order.

@@ -350,7 +350,7 @@ impl Scheduler {
     #[must_use]
     pub fn deadline(&self, now: Duration) -> Option<Duration> {
         let mut deadlines = Vec::new();
-        self.urgent_deadlines(&mut deadlines);
+        self.urgent_deadlines(&mut deadlines, now);
         self.stuck_deadlines(&mut deadlines);
         deadlines.into_iter().filter(|deadline| *deadline > now).min()
     }

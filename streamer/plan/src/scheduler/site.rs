@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// A near peer counts as one that fetches for so long after it joined or announced a piece. One whose image is merely
 /// kept would be waited for in vain.
-const FETCHES_FOR: Duration = Duration::from_secs(5);
+const FETCHES_FOR: Duration = Duration::from_secs(15);
 
 impl Peer {
     /// It joined, or announced a piece.
@@ -17,8 +17,12 @@ impl Peer {
         self.fetches_until = now + FETCHES_FOR;
     }
 
-    fn fetches(&self, now: Duration) -> Option<u64> {
-        let counts = self.kind.is_near() && now < self.fetches_until && !self.is_sluggish(now);
+    pub(super) fn showed_life_since(&self, then: Duration) -> bool {
+        self.fetches_until > then + FETCHES_FOR
+    }
+
+    pub(super) fn fetches(&self, now: Duration) -> Option<u64> {
+        let counts = self.kind.is_near() && now < self.fetches_until;
         self.identity.filter(|_| counts)
     }
 }

@@ -230,7 +230,7 @@ fn what_the_host_that_should_fetch_does_not_bring_is_fetched_in_the_end() {
     for _ in 0..200 {
         let actions = scheduler.plan(now);
         deliver(&mut scheduler, &actions, now);
-        now += 20 * MS;
+        now += 200 * MS;
     }
     assert!(scheduler.held().is_full(), "{} of 16", scheduler.held().count());
 }

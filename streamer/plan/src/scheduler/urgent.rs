@@ -17,8 +17,8 @@ const FETCHERS_MAX: u8 = 2;
 /// Piece times a near peer may take to fetch a piece across the WAN: one to bring it, one for what is before it.
 const FETCH_PIECES: u32 = 2;
 
-/// Longest time granted for that.
-const FETCH_PATIENCE_MAX: Duration = Duration::from_millis(500);
+/// Hosts of a site whose queueing is allowed for.
+const CROWD_MAX: u32 = 20;
 
 /// Younger requests are not moved to a peer that has just got the piece: their blocks may be on the way.
 const MOVE_AGE: Duration = Duration::from_millis(4);
@@ -82,16 +82,13 @@ impl Scheduler {
         let patient = now < waiting.since + PATIENCE;
         let salt = self.next_random();
         let answers = |peer: &&Peer| peer.offers(waiting.piece) && !peer.is_sluggish(now);
-        let near = |peer: &&Peer| peer.kind.is_near();
-        if self.peers.values().filter(near).any(|peer| answers(&peer)) {
-            let best = self.best(waiting.piece, salt, now, |peer| near(&peer) && answers(&peer));
-            if best.is_some() || patient {
+        let near_has_it = self.peers.values().any(|peer| peer.kind.is_near() && peer.offers(waiting.piece));
+        if near_has_it {
+            let best = self.best(waiting.piece, salt, now, |peer| peer.kind.is_near());
+            if best.is_some() || now < waiting.since + self.near_patience(now) {
                 return best;
             }
-        } else if waiting.own
-            && !self.peers.values().filter(near).any(|peer| peer.offers(waiting.piece))
-            && self.another_fetches(at, actions, now)
-        {
+        } else if waiting.own && self.another_fetches(at, actions, now) {
             return None;
         }
         let best = self.best(waiting.piece, salt, now, |_| true)?;
@@ -110,12 +107,17 @@ impl Scheduler {
         if attempts.len() >= ATTEMPTS_MAX || !attempts.iter().all(stuck) {
             return None;
         }
-        let outside_first = attempts.len() > 1;
+        let outside = now >= waiting.since + self.near_patience(now);
+        let outside_first = attempts.len() > 1 && outside;
+        let near_asked = attempts
+            .iter()
+            .any(|attempt| self.peers.get(&attempt.peer).is_some_and(|peer| peer.kind.is_near()));
         let tried = |key: &PeerKey| attempts.iter().any(|attempt| attempt.peer == *key);
         self.peers
             .iter()
             .filter(|(key, peer)| peer.offers(waiting.piece) && !tried(key))
             .filter(|(_, peer)| peer.urgent_outstanding() + peer.unsent < URGENT_WINDOW_BLOCKS)
+            .filter(|(_, peer)| peer.kind.is_near() || outside || !near_asked)
             .min_by_key(|(_, peer)| {
                 let outside_last = peer.kind.is_near() == outside_first;
                 (peer.is_sluggish(now), outside_last, peer.kind, peer.urgent_outstanding())
@@ -140,11 +142,13 @@ impl Scheduler {
     /// Does another host of the site fetch it for us? Tells it that we wait, and the next one if it does not.
     fn another_fetches(&mut self, at: usize, actions: &mut Vec<Action>, now: Duration) -> bool {
         let Waiting { piece, asked, asks, .. } = self.urgent[at];
-        let patience = self.fetch_patience();
+        let patience = self.fetch_patience(now);
         if let Some((peer, since)) = asked {
             match self.peers.get_mut(&peer) {
                 Some(_) if now < since + patience => return true,
-                Some(deaf) => deaf.fetches_until = now,
+                // Busy, if it has announced something meanwhile; else deaf.
+                Some(deaf) if !deaf.showed_life_since(since) => deaf.fetches_until = now,
+                Some(_) => {}
                 None => {}
             }
         }
@@ -157,12 +161,20 @@ impl Scheduler {
         fetcher.is_some()
     }
 
-    fn fetch_patience(&self) -> Duration {
+    /// How long hosts of our site that have a piece may take before whoever is outside is asked: many that wait for the
+    /// same piece queue at the first that has it, and asking the origin instead would only make its queue the longer one.
+    fn near_patience(&self, now: Duration) -> Duration {
+        let fetching = self.peers.values().filter(|peer| peer.fetches(now).is_some()).count();
+        let crowd = PATIENCE * u32::try_from(fetching).unwrap_or(u32::MAX).clamp(1, CROWD_MAX);
+        crowd.max(self.sides.near.took(true) * 3)
+    }
+
+    fn fetch_patience(&self, now: Duration) -> Duration {
         let blocks = self.geometry.blocks(0);
         let flows = [&self.sides.outside, &self.sides.near];
         let piece = flows.iter().find_map(|flow| flow.piece_time(blocks)).unwrap_or(PATIENCE);
         let queue = self.sides.outside.took(true);
-        (PATIENCE + piece * FETCH_PIECES + queue).min(FETCH_PATIENCE_MAX)
+        (PATIENCE + piece * FETCH_PIECES + queue).max(self.near_patience(now))
     }
 
     /// A peer has got a piece we have asked another for and not begun to receive: from the WAN it is taken back at
@@ -188,17 +200,19 @@ impl Scheduler {
     }
 
     /// When the next of the pieces somebody waits for would be asked of another.
-    pub(super) fn urgent_deadlines(&self, deadlines: &mut Vec<Duration>) {
+    pub(super) fn urgent_deadlines(&self, deadlines: &mut Vec<Duration>, now: Duration) {
         for waiting in &self.urgent {
             match self.active.get(&waiting.piece) {
                 None => {
                     deadlines.push(waiting.since + PATIENCE);
-                    deadlines.extend(waiting.asked.map(|(_, since)| since + self.fetch_patience()));
+                    deadlines.push(waiting.since + self.near_patience(now));
+                    deadlines.extend(waiting.asked.map(|(_, since)| since + self.fetch_patience(now)));
                     let holders = self.peers.values().filter(|peer| peer.offers(waiting.piece));
                     deadlines.extend(holders.map(|peer| peer.urgent_progress + PATIENCE));
                 }
                 Some(Active::Verifying) => {}
                 Some(Active::Fetching(attempts)) => {
+                    deadlines.push(waiting.since + self.near_patience(now));
                     for attempt in attempts {
                         deadlines.push(attempt.started.max(waiting.since) + STEAL_AGE);
                         let peer = self.peers.get(&attempt.peer);
