@@ -36,14 +36,16 @@ impl Data {
         &self.file
     }
 
-    /// Fills the buffer from the page cache; `false` if that takes the disk, or fails.
+    /// Fills the buffer from the page cache; `false` if that takes the disk, or fails. A file system that cannot say
+    /// (tmpfs) is taken to be one in memory.
     pub(crate) fn read_now(&self, buffer: &mut [u8], at: u64) -> bool {
         let wanted = buffer.len();
         let mut slices = [IoSliceMut::new(buffer)];
-        matches!(
-            rustix::io::preadv2(&self.file, &mut slices, at, ReadWriteFlags::NOWAIT),
-            Ok(read) if read == wanted
-        )
+        match rustix::io::preadv2(&self.file, &mut slices, at, ReadWriteFlags::NOWAIT) {
+            Ok(read) => read == wanted,
+            Err(Errno::OPNOTSUPP) => self.file.read_exact_at(buffer, at).is_ok(),
+            Err(_) => false,
+        }
     }
 
     pub(crate) fn read(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
