@@ -70,18 +70,22 @@ impl Scheduler {
         !self.held.contains(piece) && !self.active.contains_key(&piece)
     }
 
-    fn class_of(&self, piece: u32) -> Option<Class> {
-        let background = match self.background {
+    /// May what nobody is known to need be fetched now?
+    fn background_is_open(&self) -> bool {
+        match self.background {
             Background::Off => false,
             Background::Idle => self.wanted.is_exhausted(),
             Background::Full => true,
-        };
+        }
+    }
+
+    fn class_of(&self, piece: u32) -> Option<Class> {
         if self.ahead.contains(&piece) {
             Some(Class::Ahead)
         } else if self.wanted.opened().contains(&piece) {
             Some(Class::Profile)
         } else {
-            background.then_some(Class::Background)
+            self.background_is_open().then_some(Class::Background)
         }
     }
 
@@ -94,12 +98,7 @@ impl Scheduler {
             self.busy |= self.try_outside(piece, Class::Ahead, waits, actions, now);
         }
         self.scan_profile(waits, actions, now);
-        let background = match self.background {
-            Background::Off => false,
-            Background::Idle => self.wanted.is_exhausted(),
-            Background::Full => true,
-        };
-        if background {
+        if self.background_is_open() {
             self.scan_background(waits, actions, now);
         }
         if self.active.len() > before {
