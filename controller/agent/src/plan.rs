@@ -226,7 +226,11 @@ fn networks(plan: &mut Plan, desired: &HostDesired, observed: &Observed) {
     let generation = status
         .generation
         .max(observed.networks_taken.as_ref().map_or_else(Generation::default, |d| d.generation));
-    plan.steps.push(Step::PutNetworks(netd_api::Desired { generation: generation.next(), networks }));
+    plan.steps.push(Step::PutNetworks(netd_api::Desired {
+        generation: generation.next(),
+        networks,
+        ..netd_api::Desired::default()
+    }));
 }
 
 /// netd holds these networks, and nothing newer from somebody else.

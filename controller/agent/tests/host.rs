@@ -59,6 +59,7 @@ async fn netd_status(State(told): State<Arc<Told>>) -> Json<netd_api::Status> {
         id: network.id,
         up: true,
         ports: network.ports.into_iter().map(port).collect(),
+        router: None,
     };
     Json(netd_api::Status {
         generation: desired.generation,
@@ -306,14 +307,7 @@ fn desired(generation: u64, incarnation: Option<Uuid>) -> HostDesired {
     let id = "office/probe".parse().unwrap();
     let mac = "02:00:00:00:00:01".parse().unwrap();
     let name = "home".parse().unwrap();
-    let port = netd_api::Port {
-        id: "office/probe/eth0".to_owned(),
-        tap: "ctprobe0".to_owned(),
-        mac,
-        addresses: vec![],
-        routes: false,
-        accept: vec![],
-    };
+    let port = netd_api::Port::closed("office/probe/eth0".to_owned(), "ctprobe0".to_owned(), mac);
     let Some(incarnation) = incarnation else {
         return HostDesired { generation: Generation(generation), ..HostDesired::default() };
     };
@@ -325,6 +319,7 @@ fn desired(generation: u64, incarnation: Option<Uuid>) -> HostDesired {
             mtu: 1450,
             uplink: netd_api::Uplink::None,
             ports: vec![port],
+            ..netd_api::Network::default()
         }],
         images: vec![IMAGE],
         streams: vec![],

@@ -111,7 +111,7 @@ fn networks(
                     bridge: name::bridge(&id.deployment, &port.network),
                     mtu: port.mtu,
                     uplink: uplink(cluster, host, &id.deployment, &port.network),
-                    ports: Vec::new(),
+                    ..netd_api::Network::default()
                 });
             let part = wirings.get(&id.deployment).and_then(|wiring| wiring.get(&id.member));
             network.ports.push(desired_port(id, port, part.and_then(|part| part.ports.get(&port.name))));
@@ -123,12 +123,10 @@ fn networks(
 /// A port nothing is known about stays closed.
 fn desired_port(id: &InstanceId, port: &record::Port, part: Option<&wire::Port>) -> netd_api::Port {
     netd_api::Port {
-        id: format!("{id}/{}", port.name),
-        tap: port.tap.clone(),
-        mac: port.mac,
         addresses: vec![port.address],
         routes: part.is_some_and(|part| part.routes),
         accept: part.map(|part| part.accept.iter().cloned().collect()).unwrap_or_default(),
+        ..netd_api::Port::closed(format!("{id}/{}", port.name), port.tap.clone(), port.mac)
     }
 }
 

@@ -22,6 +22,9 @@ pub(crate) struct Config {
     /// The physical link of each site, given to netd alone.
     #[serde(default)]
     pub(crate) uplinks: BTreeMap<SiteName, String>,
+    /// The physical link of each trunk (IEEE 802.1Q), given to netd alone.
+    #[serde(default)]
+    pub(crate) trunks: BTreeMap<String, String>,
 }
 
 fn default_socket() -> PathBuf {
@@ -70,6 +73,6 @@ impl Config {
     }
 
     pub(crate) fn host(&self) -> Host {
-        Host { underlay: self.underlay_address, uplinks: self.uplinks.clone() }
+        Host { underlay: self.underlay_address, uplinks: self.uplinks.clone(), trunks: self.trunks.clone() }
     }
 }

@@ -240,6 +240,8 @@ impl Switch {
             failures: self.failures.clone(),
             conflicts: rest.conflicts.clone(),
             networks,
+            watchers: Vec::new(),
+            mirrors: Vec::new(),
         }
     }
 }

@@ -122,12 +122,10 @@ impl Machine {
 
 fn desired(generation: u64) -> Desired {
     let port = Port {
-        id: "office/gateway/lan".to_owned(),
-        tap: "ct1".to_owned(),
-        mac: MacAddress([2, 0, 0, 0, 0, 1]),
         addresses: vec!["10.20.0.1".parse().unwrap()],
         routes: true,
         accept: vec![Accept { direction: Direction::ToGuest, remote: None, protocol: Protocol::Any }],
+        ..Port::closed("office/gateway/lan".to_owned(), "ct1".to_owned(), MacAddress([2, 0, 0, 0, 0, 1]))
     };
     let uplink = Uplink::Vxlan { vni: 7, link: "cx1".to_owned(), peers: vec!["192.0.2.2".parse().unwrap()] };
     let network = Network {
@@ -136,8 +134,9 @@ fn desired(generation: u64) -> Desired {
         mtu: 1450,
         uplink,
         ports: vec![port],
+        ..Network::default()
     };
-    Desired { generation: Generation(generation), networks: vec![network] }
+    Desired { generation: Generation(generation), networks: vec![network], ..Desired::default() }
 }
 
 #[test]

@@ -104,6 +104,9 @@ impl Kernel {
             Step::CreateTap { link, mtu } => self.create_tap(link, *mtu).await,
             Step::AddPeer { link, peer } => self.add_peer(link, *peer).await,
             Step::RemovePeer { link, peer } => self.remove_peer(link, *peer).await,
+            Step::Router(step) => match *step {},
+            Step::Mirror(step) => match *step {},
+            Step::Shape(step) => match *step {},
             Step::Delete { link } => {
                 let index = self.ours(link).await?;
                 answered(self.handle.link().del(index).execute()).await

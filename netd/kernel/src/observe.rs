@@ -51,6 +51,7 @@ impl Kernel {
             rules: listing.rules,
             counters: listing.counters,
             bridge_netfilter: sysctl::bridge_netfilter(),
+            ..Observed::default()
         })
     }
 

@@ -21,17 +21,27 @@
 //!
 //! [`netd-kernel`]: ../netd_kernel/index.html
 
+mod mirror;
 mod observed;
 mod planner;
+mod router;
 mod rules;
+mod shape;
 mod status;
+mod step;
 mod target;
 
+pub use mirror::{MirrorStep, MirrorsTarget, ObservedMirrors};
 pub use observed::{Link, LinkKind, Observed, ObservedRules};
-pub use planner::{Plan, Step, plan};
+pub use planner::{Plan, plan};
+pub use router::{ObservedRouter, RouterStep, RouterTarget};
 pub use rules::{Counters, Element, L4, Rules, Set};
+pub use shape::{ObservedShape, ShapeStep};
 pub use status::networks_status;
-pub use target::{BridgeTarget, Host, Invalid, SiteTarget, TapTarget, Target, VxlanTarget, site_bridge};
+pub use step::Step;
+pub use target::{
+    BridgeTarget, Host, Invalid, SiteTarget, TapTarget, Target, VlanTarget, VxlanTarget, site_bridge,
+};
 
 /// Our mark: the `IFLA_GROUP` of every link netd makes. Set in the same message that creates the link, which an alias
 /// cannot be. The rules drop whatever comes from or goes to a link of this group that they do not know.
@@ -46,14 +56,24 @@ pub const BRIDGE_PREFIX: &str = "cb";
 pub const SITE_BRIDGE_PREFIX: &str = "cbs-";
 /// Prefix of VXLAN links.
 pub const VXLAN_PREFIX: &str = "cx";
+/// Prefix of VLAN links.
+pub const VLAN_PREFIX: &str = "cv";
 /// Prefix of taps.
 pub const TAP_PREFIX: &str = "ct";
+/// Prefix of routers' links on their networks' bridges.
+pub const ROUTER_PREFIX: &str = "cr";
+/// Prefix of routers' links on sites' bridges.
+pub const OUTSIDE_PREFIX: &str = "co";
+/// Prefix of the links on which what guests send is held back (`ifb`).
+pub const SHAPER_PREFIX: &str = "ci";
 
 /// Longest alias we set, in bytes; the kernel takes 255.
 const ALIAS_LEN_MAX: usize = 200;
 
 pub(crate) fn is_our_name(name: &str) -> bool {
-    [BRIDGE_PREFIX, VXLAN_PREFIX, TAP_PREFIX].iter().any(|prefix| name.starts_with(prefix))
+    const PREFIXES: [&str; 7] =
+        [BRIDGE_PREFIX, VXLAN_PREFIX, VLAN_PREFIX, TAP_PREFIX, ROUTER_PREFIX, OUTSIDE_PREFIX, SHAPER_PREFIX];
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 pub(crate) fn alias(kind: &str, id: &str) -> String {

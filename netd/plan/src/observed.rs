@@ -1,5 +1,8 @@
 //! What the kernel holds.
 
+use crate::mirror::ObservedMirrors;
+use crate::router::ObservedRouter;
+use crate::shape::ObservedShape;
 use crate::{Counters, GROUP, Rules, is_our_name};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,6 +16,12 @@ pub struct Observed {
     pub rules: ObservedRules,
     /// Counters in our table, by tap; kept when the table has to be replaced.
     pub counters: BTreeMap<String, Counters>,
+    /// By name of their link on the bridge.
+    pub routers: BTreeMap<String, ObservedRouter>,
+    /// Copies made.
+    pub mirrors: ObservedMirrors,
+    /// By tap.
+    pub shapes: BTreeMap<String, ObservedShape>,
     /// `br_netfilter` sends bridged frames through the host's IP firewall.
     pub bridge_netfilter: bool,
 }
@@ -61,8 +70,19 @@ pub enum LinkKind {
         /// Hosts that get broadcast and unknown frames.
         flood: BTreeSet<IpAddr>,
     },
+    /// A VLAN's link.
+    Vlan {
+        /// VLAN identifier.
+        vid: u16,
+        /// The link it is on; empty if that is in another namespace.
+        parent: String,
+    },
     /// A tap.
     Tap,
+    /// One end of a pair.
+    Veth,
+    /// What guests send is held back on it.
+    Ifb,
     /// Anything else, by the kernel's word.
     Other(String),
 }

@@ -18,7 +18,7 @@ fn network_status(network: &Network, host: &Host, observed: &Observed) -> Networ
     };
     let uplink_up = match &network.uplink {
         Uplink::None => true,
-        Uplink::Vxlan { link, .. } => attached_and_up(link),
+        Uplink::Vxlan { link, .. } | Uplink::Vlan { link, .. } => attached_and_up(link),
         Uplink::Site { site } => host.uplinks.get(site).is_some_and(|link| attached_and_up(link)),
     };
     let bridge_up = observed.links.get(&bridge).is_some_and(|l| l.is_ours(&bridge) && l.up);
@@ -26,6 +26,7 @@ fn network_status(network: &Network, host: &Host, observed: &Observed) -> Networ
         id: network.id.clone(),
         up: bridge_up && uplink_up,
         ports: network.ports.iter().map(|port| port_status(port, &bridge, observed)).collect(),
+        router: None,
     }
 }
 
@@ -48,5 +49,6 @@ fn port_status(port: &Port, bridge: &str, observed: &Observed) -> PortStatus {
         dropped_spoofed: counters.spoofed,
         dropped_from_guest: counters.dropped_from,
         dropped_to_guest: counters.dropped_to,
+        rules: Vec::new(),
     }
 }

@@ -14,6 +14,7 @@ fn host() -> Host {
     Host {
         underlay: Some("192.0.2.1".parse().unwrap()),
         uplinks: [(SiteName::new("lab").unwrap(), "eth1".to_owned())].into(),
+        trunks: [("core".to_owned(), "eth2".to_owned())].into(),
     }
 }
 
@@ -62,6 +63,9 @@ fn change<'a>(observed: &'a mut Observed, name: &str) -> &'a mut Link {
 /// What the kernel does with one step.
 fn apply(observed: &mut Observed, step: &Step, target: &Target) {
     match step {
+        Step::Router(step) => match *step {},
+        Step::Mirror(step) => match *step {},
+        Step::Shape(step) => match *step {},
         Step::Detach { link } => change(observed, link).master = None,
         Step::Release { link, up } => {
             let link = change(observed, link);
@@ -174,7 +178,7 @@ fn accept(choice: &(bool, u8, u8)) -> Accept {
 }
 
 fn document(networks: &[Option<NetworkChoice>], ports: &[Option<PortChoice>]) -> Desired {
-    let mut desired = Desired { generation: Generation(1), networks: vec![] };
+    let mut desired = Desired { generation: Generation(1), ..Desired::default() };
     for (i, choice) in networks.iter().enumerate() {
         let Some(choice) = choice else { continue };
         let index = u32::try_from(i).unwrap();
@@ -196,12 +200,14 @@ fn document(networks: &[Option<NetworkChoice>], ports: &[Option<PortChoice>]) ->
             .enumerate()
             .filter_map(|(p, port)| Some((p, port.as_ref().filter(|port| port.network == i)?)))
             .map(|(p, port)| Port {
-                id: format!("office/m{p}/eth0"),
-                tap: format!("ct{p}"),
-                mac: MacAddress([2, 0, 0, 0, 0, u8::try_from(p).unwrap()]),
                 addresses: vec![format!("10.0.{p}.{}", port.address).parse().unwrap()],
                 routes: port.routes,
                 accept: port.accept.iter().map(accept).collect(),
+                ..Port::closed(
+                    format!("office/m{p}/eth0"),
+                    format!("ct{p}"),
+                    MacAddress([2, 0, 0, 0, 0, u8::try_from(p).unwrap()]),
+                )
             })
             .collect();
         desired.networks.push(Network {
@@ -210,6 +216,7 @@ fn document(networks: &[Option<NetworkChoice>], ports: &[Option<PortChoice>]) ->
             mtu: choice.mtu,
             uplink,
             ports,
+            ..Network::default()
         });
     }
     desired

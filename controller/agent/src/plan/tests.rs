@@ -18,14 +18,8 @@ fn tap(member: u8) -> String {
 }
 
 fn port(member: u8) -> Port {
-    Port {
-        id: format!("office/m{member}/eth0"),
-        tap: tap(member),
-        mac: format!("02:00:00:00:00:0{member}").parse().unwrap(),
-        addresses: vec![],
-        routes: false,
-        accept: vec![],
-    }
+    let mac = format!("02:00:00:00:00:0{member}").parse().unwrap();
+    Port::closed(format!("office/m{member}/eth0"), tap(member), mac)
 }
 
 fn instance(member: u8, number: u8) -> DesiredInstance {
@@ -55,6 +49,7 @@ fn document(generation: u64, members: &BTreeMap<u8, u8>) -> HostDesired {
         mtu: 1450,
         uplink: Uplink::None,
         ports: members.keys().map(|member| port(*member)).collect(),
+        ..Network::default()
     };
     HostDesired {
         generation: Generation(generation),
@@ -97,6 +92,7 @@ impl World {
             id: network.id.clone(),
             up: true,
             ports: network.ports.iter().map(port).collect(),
+            router: None,
         };
         Observed {
             domains: Some(self.domains.clone()),

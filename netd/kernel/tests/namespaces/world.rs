@@ -15,7 +15,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let host = Host { underlay: Some("192.0.2.1".parse().unwrap()), uplinks: [].into() };
+        let host = Host { underlay: Some("192.0.2.1".parse().unwrap()), ..Host::default() };
         Self { namespace: Namespace::new(), host, desired: Desired::default() }
     }
 
@@ -84,21 +84,25 @@ pub(crate) fn mac(last: u8) -> Mac {
 }
 
 pub(crate) fn network(bridge: &str, uplink: Uplink, ports: Vec<Port>) -> Network {
-    Network { id: format!("office/{bridge}"), bridge: bridge.to_owned(), mtu: 1450, uplink, ports }
+    Network {
+        id: format!("office/{bridge}"),
+        bridge: bridge.to_owned(),
+        mtu: 1450,
+        uplink,
+        ports,
+        ..Network::default()
+    }
 }
 
 /// A port `ct<n>` with MAC `02:00:00:00:00:<n>`, `10.0.0.<n>` and `fd00::<n>`.
 pub(crate) fn port(number: u8, accept: Vec<Accept>) -> Port {
     Port {
-        id: format!("office/m{number}/eth0"),
-        tap: format!("ct{number}"),
-        mac: MacAddress(mac(number)),
         addresses: vec![
             format!("10.0.0.{number}").parse().unwrap(),
             format!("fd00::{number:x}").parse().unwrap(),
         ],
-        routes: false,
         accept,
+        ..Port::closed(format!("office/m{number}/eth0"), format!("ct{number}"), MacAddress(mac(number)))
     }
 }
 
