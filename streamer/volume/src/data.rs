@@ -9,6 +9,7 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What direct reads must be aligned to, in memory and on disk: no disk has larger sectors.
 const DIRECT_BYTES: usize = 4096;
@@ -18,18 +19,20 @@ const DIRECT_BYTES: usize = 4096;
 pub(crate) struct Data {
     file: File,
     path: PathBuf,
+    /// Its file system cannot tell whether a read takes the disk.
+    blind: AtomicBool,
 }
 
 impl Data {
     /// Opens the file, making it if needed.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        Ok(Self { file, path: path.to_owned() })
+        Ok(Self { file, path: path.to_owned(), blind: AtomicBool::new(false) })
     }
 
     /// Opens a file that is there, only to be read.
     pub(crate) fn open_to_read(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: File::open(path)?, path: path.to_owned() })
+        Ok(Self { file: File::open(path)?, path: path.to_owned(), blind: AtomicBool::new(false) })
     }
 
     pub(crate) fn file(&self) -> &File {
@@ -39,11 +42,17 @@ impl Data {
     /// Fills the buffer from the page cache; `false` if that takes the disk, or fails. A file system that cannot say
     /// (tmpfs) is taken to be one in memory.
     pub(crate) fn read_now(&self, buffer: &mut [u8], at: u64) -> bool {
+        if self.blind.load(Ordering::Relaxed) {
+            return self.file.read_exact_at(buffer, at).is_ok();
+        }
         let wanted = buffer.len();
         let mut slices = [IoSliceMut::new(buffer)];
         match rustix::io::preadv2(&self.file, &mut slices, at, ReadWriteFlags::NOWAIT) {
             Ok(read) => read == wanted,
-            Err(Errno::OPNOTSUPP) => self.file.read_exact_at(buffer, at).is_ok(),
+            Err(Errno::OPNOTSUPP) => {
+                self.blind.store(true, Ordering::Relaxed);
+                self.read_now(buffer, at)
+            }
             Err(_) => false,
         }
     }
