@@ -155,6 +155,7 @@ fn render_elements(
 fn render_element(element: &Element) -> String {
     match element {
         Element::Link(link) => format!("\"{link}\""),
+        Element::Pair(from, to) => format!("\"{from}\" . \"{to}\""),
         Element::Mac(link, mac) => format!("\"{link}\" . {mac}"),
         Element::MacIp(link, mac, address) => format!("\"{link}\" . {mac} . {address}"),
         Element::Target(link, address) => format!("\"{link}\" . 0x{:032x}", u128::from(*address)),
@@ -172,9 +173,11 @@ fn l4_number(l4: L4) -> u8 {
     }
 }
 
-const SETS: [(&str, Set); 24] = [
+const SETS: [(&str, Set); 26] = [
     ("ports", Set::Ports),
     ("uplinks", Set::Uplinks),
+    ("wire_ends", Set::WireEnds),
+    ("wires", Set::Wires),
     ("routers", Set::Routers),
     ("macs", Set::Macs),
     ("own4", Set::Own4),
@@ -278,6 +281,7 @@ fn read_element(set: Set, value: &Value) -> Option<Element> {
     let link = parts.first()?.as_str()?.to_owned();
     let text = |i: usize| parts.get(i).and_then(Value::as_str);
     let element = match (set, parts.len()) {
+        (Set::Wires, 2) => Element::Pair(link, text(1)?.to_owned()),
         (Set::Macs, 2) => Element::Mac(link, text(1)?.parse().ok()?),
         (Set::Own4 | Set::Own6, 3) => Element::MacIp(link, text(1)?.parse().ok()?, text(2)?.parse().ok()?),
         (Set::Target6, 2) => Element::Target(link, read_integer(parts.get(1)?)?.into()),

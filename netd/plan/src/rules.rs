@@ -13,6 +13,10 @@ pub enum Set {
     Ports,
     /// Tunnels and site links.
     Uplinks,
+    /// Links at the ends of wires.
+    WireEnds,
+    /// The two ends of each wire, in both orders.
+    Wires,
     /// Ports that may carry addresses not their own.
     Routers,
     /// Tap and its MAC address.
@@ -67,6 +71,8 @@ pub enum L4 {
 pub enum Element {
     /// A link.
     Link(String),
+    /// A link that frames come from, and the one they may go to.
+    Pair(String, String),
     /// A link and a MAC address.
     Mac(String, MacAddress),
     /// A link, a MAC address and an IP address.
@@ -131,13 +137,34 @@ impl Counters {
 impl Rules {
     /// Rules of one network; `uplink` is the link that carries it off this host.
     pub(crate) fn add_network(&mut self, network: &Network, uplink: Option<&str>) {
+        if network.wire {
+            self.add_wire(network, uplink);
+            return;
+        }
         if let Some(link) = uplink {
             self.elements.insert((Set::Uplinks, Element::Link(link.to_owned())));
         }
         // On a site's LAN nobody routes through us: what is not addressed to the guest itself is refused.
         let may_route = !matches!(network.uplink, Uplink::Site { .. });
-        for port in &network.ports {
+        for port in network.ports.iter().filter(|port| !port.held) {
             self.add_port(port, may_route);
+        }
+    }
+
+    /// Names both ends, so that an end passes nothing but to its other end, whatever bridge it is on.
+    fn add_wire(&mut self, network: &Network, uplink: Option<&str>) {
+        let taps = network.ports.iter().filter(|port| !port.held).map(|port| port.tap.as_str());
+        let ends: Vec<&str> = taps.clone().chain(uplink).collect();
+        for end in &ends {
+            self.elements.insert((Set::WireEnds, Element::Link((*end).to_owned())));
+            for other in ends.iter().filter(|other| *other != end) {
+                self.elements.insert((Set::Wires, Element::Pair((*end).to_owned(), (*other).to_owned())));
+            }
+        }
+        for tap in taps {
+            for set in Set::COUNTING {
+                self.elements.insert((set, Element::Link(tap.to_owned())));
+            }
         }
     }
 

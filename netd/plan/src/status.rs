@@ -34,7 +34,8 @@ fn port_status(port: &Port, bridge: &str, observed: &Observed) -> PortStatus {
     let link = observed.links.get(&port.tap).filter(|l| l.is_ours(&port.tap));
     let ruled = match &observed.rules {
         ObservedRules::Intact(rules) => {
-            rules.elements.contains(&(Set::Ports, Element::Link(port.tap.clone())))
+            let tap = Element::Link(port.tap.clone());
+            [Set::Ports, Set::WireEnds].iter().any(|set| rules.elements.contains(&(*set, tap.clone())))
         }
         ObservedRules::Absent | ObservedRules::Altered => false,
     };
