@@ -7,13 +7,20 @@ use std::net::{IpAddr, SocketAddr};
 use types::{MacAddress, SiteName};
 use utoipa::ToSchema;
 
-/// A router of one network. Of the hosts that share a network, one has it.
+/// A router of one network. Of the hosts that share a network, one has it; to the others it is [`Router::elsewhere`].
+///
+/// Whatever a port of the network accepts, it may be configured by this router: DHCP and router advertisements pass
+/// between the two, and so do questions for names if it answers them. For IPv6 that needs the guest's link-local address
+/// to be the one that its MAC address makes (RFC 4291, appendix A), which is then the port's own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Router {
     /// Name of its link on the bridge, at most 15 bytes, unique in the document; starts with `cr`. The namespace is
     /// called `collective-LINK`.
     pub link: String,
+    /// Another host has it: here it only says by whom the network's ports may be configured.
+    #[serde(default)]
+    pub elsewhere: bool,
     /// Its MAC address on the network.
     pub mac: MacAddress,
     /// Its addresses on the network, with the subnets' prefix lengths; at least one.
