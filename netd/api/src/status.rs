@@ -90,7 +90,7 @@ pub struct PortStatus {
     pub id: String,
     /// Name of the tap.
     pub tap: String,
-    /// The tap exists, is attached, and its rules are in force.
+    /// The tap exists, is attached, and its rules are in force. Of a held port: it exists, and passes nothing.
     pub ready: bool,
     /// A virtual machine has the tap open.
     pub carrier: bool,

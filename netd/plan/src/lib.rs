@@ -21,6 +21,7 @@
 //!
 //! [`netd-kernel`]: ../netd_kernel/index.html
 
+mod explain;
 mod mirror;
 mod observed;
 mod planner;
@@ -30,7 +31,9 @@ mod shape;
 mod status;
 mod step;
 mod target;
+mod uplink;
 
+pub use explain::{CapturePoint, Experiment, Explained, Frame, Payload, Unanswerable, capture_points, explain};
 pub use mirror::{MirrorStep, MirrorsTarget, ObservedMirrors};
 pub use observed::{Link, LinkKind, Observed, ObservedRules};
 pub use planner::{Plan, plan};
@@ -40,12 +43,16 @@ pub use shape::{ObservedShape, ShapeStep};
 pub use status::networks_status;
 pub use step::Step;
 pub use target::{
-    BridgeTarget, Host, Invalid, SiteTarget, TapTarget, Target, VlanTarget, VxlanTarget, site_bridge,
+    Announcement, BridgeTarget, Host, Invalid, SiteTarget, TapTarget, Target, VlanTarget, VxlanTarget,
+    site_bridge,
 };
 
 /// Our mark: the `IFLA_GROUP` of every link netd makes. Set in the same message that creates the link, which an alias
 /// cannot be. The rules drop whatever comes from or goes to a link of this group that they do not know.
 pub const GROUP: u32 = 0x0c01_1ec7;
+
+/// Our mark, too: the group of links that are being deleted, many in one request. Found after a crash they are deleted.
+pub const DOOMED: u32 = GROUP + 1;
 
 /// UDP port of every tunnel (RFC 7348).
 pub const VXLAN_PORT: u16 = 4789;

@@ -3,7 +3,7 @@
 use crate::mirror::ObservedMirrors;
 use crate::router::ObservedRouter;
 use crate::shape::ObservedShape;
-use crate::{Counters, GROUP, Rules, is_our_name};
+use crate::{Counters, DOOMED, GROUP, Rules, is_our_name};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -12,6 +12,8 @@ use std::net::IpAddr;
 pub struct Observed {
     /// Every link of the network namespace, also those of others.
     pub links: BTreeMap<String, Link>,
+    /// Addresses of this host, except link-local ones, and the links that hold them.
+    pub addresses: BTreeMap<IpAddr, String>,
     /// Our nftables table.
     pub rules: ObservedRules,
     /// Counters in our table, by tap; kept when the table has to be replaced.
@@ -103,7 +105,7 @@ impl Link {
     /// It carries our mark: group and prefix.
     #[must_use]
     pub fn is_ours(&self, name: &str) -> bool {
-        self.group == GROUP && is_our_name(name)
+        matches!(self.group, GROUP | DOOMED) && is_our_name(name)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::observed::{Link, LinkKind, Observed, ObservedRules};
 use crate::step::Step;
-use crate::target::{BridgeTarget, SiteTarget, Target, read_site_alias};
-use crate::{VXLAN_PORT, mirror, router, shape};
+use crate::target::{BridgeTarget, SiteTarget, TapTarget, Target, VlanTarget, read_site_alias};
+use crate::{DOOMED, VXLAN_PORT, mirror, router, shape, uplink};
 use std::collections::BTreeSet;
 
 /// What to do, in order.
@@ -20,7 +20,13 @@ pub struct Plan {
 /// The steps from `observed` to `target`.
 #[must_use]
 pub fn plan(target: &Target, observed: &Observed) -> Plan {
-    let mut planner = Planner { target, observed, plan: Plan::default(), blocked: BTreeSet::new() };
+    let mut planner = Planner {
+        target,
+        observed,
+        plan: Plan::default(),
+        blocked: BTreeSet::new(),
+        arriving: BTreeSet::new(),
+    };
     planner.find_conflicts();
     planner.detach();
     planner.rules();
@@ -31,6 +37,7 @@ pub fn plan(target: &Target, observed: &Observed) -> Plan {
     planner.plan.steps.extend(mirror::steps(target, observed));
     planner.attach();
     planner.up();
+    planner.announce();
     planner.plan
 }
 
@@ -40,6 +47,8 @@ struct Planner<'a> {
     plan: Plan,
     /// Links of the target that must not be used in this plan.
     blocked: BTreeSet<String>,
+    /// Taps whose guests were there before they are attached in this plan.
+    arriving: BTreeSet<String>,
 }
 
 impl<'a> Planner<'a> {
@@ -49,7 +58,7 @@ impl<'a> Planner<'a> {
 
     /// A link of ours that exists, is wanted, and is of the kind wanted: it can be kept.
     fn kept(&self, name: &str) -> Option<&'a Link> {
-        let link = self.observed.links.get(name).filter(|l| l.is_ours(name))?;
+        let link = self.observed.links.get(name).filter(|l| l.is_ours(name) && l.group != DOOMED)?;
         let fits = match &link.kind {
             LinkKind::Bridge { .. } => self.target.bridges.contains_key(name),
             LinkKind::Tap => self.target.taps.contains_key(name),
@@ -68,7 +77,8 @@ impl<'a> Planner<'a> {
 
     fn find_conflicts(&mut self) {
         let target = self.target;
-        let wanted = target.bridges.keys().chain(target.vxlans.keys()).chain(target.taps.keys());
+        let wanted = target.bridges.keys().chain(target.vxlans.keys());
+        let wanted = wanted.chain(target.vlans.keys()).chain(target.taps.keys());
         for name in wanted {
             if self.observed.links.get(name).is_some_and(|l| !l.is_ours(name)) {
                 let text = format!("link {name} exists without netd's mark; remove or rename it");
@@ -93,6 +103,21 @@ impl<'a> Planner<'a> {
                 self.blocked.insert(site.link.clone());
             }
         }
+        self.refuse_uplinks();
+    }
+
+    fn refuse_uplinks(&mut self) {
+        let (target, observed) = (self.target, self.observed);
+        let taken = uplink::taken_vlans(observed);
+        for (name, vlan) in
+            target.vlans.iter().filter(|(name, _)| !self.blocked.contains(*name)).collect::<Vec<_>>()
+        {
+            if let Some(reason) = uplink::refuse_vlan(name, vlan, observed, &taken) {
+                self.plan.refusals.push(reason);
+                self.blocked.insert(name.clone());
+            }
+        }
+        self.plan.refusals.extend(uplink::narrow_underlay(target, observed));
     }
 
     /// The physical link that a bridge of ours holds or is to hold.
@@ -125,12 +150,17 @@ impl<'a> Planner<'a> {
     }
 
     fn bridge_wanted_for(&self, name: &str) -> Option<&'a str> {
-        let taps = self.target.taps.get(name).map(|t| t.bridge.as_str());
-        taps.or_else(|| self.target.vxlans.get(name).map(|v| v.bridge.as_str()))
+        let target = self.target;
+        let taps = target.taps.get(name).filter(|t| !t.held).map(|t| t.bridge.as_str());
+        let tunnels = || target.vxlans.get(name).map(|v| v.bridge.as_str());
+        taps.or_else(tunnels).or_else(|| target.vlans.get(name).map(|v| v.bridge.as_str()))
     }
 
     fn detach(&mut self) {
         for (name, link) in self.observed.ours() {
+            if link.up && self.target.taps.get(name).is_some_and(|t| t.held) {
+                self.push(Step::Down { link: name.clone() });
+            }
             let Some(master) = link.master.as_deref() else { continue };
             let stays = self.kept(name).is_some() && self.bridge_wanted_for(name) == Some(master);
             if !stays {
@@ -203,10 +233,36 @@ impl<'a> Planner<'a> {
                 self.push(Step::AddPeer { link: name.clone(), peer: *peer });
             }
         }
+        self.create_vlans();
         for (name, tap) in &target.taps {
             let create = Step::CreateTap { link: name.clone(), mtu: tap.mtu };
-            self.create_link(name, create, tap.mtu, &tap.alias);
+            let arriving = tap.held || self.is_arriving(name, tap);
+            let alias = if arriving { &tap.arriving_alias } else { &tap.alias };
+            self.create_link(name, create, tap.mtu, alias);
         }
+    }
+
+    /// A VLAN's link comes up only on a trunk that is up.
+    fn create_vlans(&mut self) {
+        let (target, observed) = (self.target, self.observed);
+        let mut trunks = BTreeSet::new();
+        for (name, vlan) in &target.vlans {
+            let VlanTarget { vid, parent, mtu, alias, .. } = vlan;
+            let create =
+                Step::CreateVlan { link: name.clone(), vid: *vid, parent: parent.clone(), mtu: *mtu };
+            let is_up = observed.links.get(parent).is_some_and(|l| l.up);
+            if self.create_link(name, create, *mtu, alias) && !is_up {
+                trunks.insert(parent);
+            }
+        }
+        for link in trunks {
+            self.push(Step::Up { link: link.clone() });
+        }
+    }
+
+    /// Its network has not been told yet where it is.
+    fn is_arriving(&self, name: &str, tap: &TapTarget) -> bool {
+        self.kept(name).is_some_and(|l| l.alias.as_ref() == Some(&tap.arriving_alias))
     }
 
     fn create_bridge(&mut self, name: &str, bridge: &BridgeTarget) {
@@ -269,9 +325,10 @@ impl<'a> Planner<'a> {
         let sites =
             target.bridges.iter().filter_map(|(n, b)| Some((b.site.as_ref()?.link.as_str(), n.as_str())));
         let vxlans = target.vxlans.iter().map(|(n, v)| (n.as_str(), v.bridge.as_str()));
-        let taps = target.taps.iter().map(|(n, t)| (n.as_str(), t.bridge.as_str()));
+        let vlans = target.vlans.iter().map(|(n, v)| (n.as_str(), v.bridge.as_str()));
+        let taps = target.taps.iter().filter(|(_, t)| !t.held).map(|(n, t)| (n.as_str(), t.bridge.as_str()));
         let usable = |name: &str| !self.blocked.contains(name);
-        sites.chain(vxlans).chain(taps).filter(|(m, b)| usable(m) && usable(b)).collect()
+        sites.chain(vxlans).chain(vlans).chain(taps).filter(|(m, b)| usable(m) && usable(b)).collect()
     }
 
     fn attach(&mut self) {
@@ -280,8 +337,39 @@ impl<'a> Planner<'a> {
             let found = if is_site { self.observed.links.get(member) } else { self.kept(member) };
             let bridge_kept = self.kept(bridge).is_some();
             if !bridge_kept || found.and_then(|l| l.master.as_deref()) != Some(bridge) {
+                self.note_arrival(member);
                 self.push(Step::Attach { link: member.to_owned(), bridge: bridge.to_owned() });
             }
+        }
+    }
+
+    /// Written down before a guest that is there already is attached: whoever is stopped in between knows that its
+    /// network must still be told.
+    fn note_arrival(&mut self, name: &str) {
+        let Some(tap) = self.target.taps.get(name).filter(|t| t.announcement.is_some()) else { return };
+        if self.kept(name).is_some_and(|l| l.carrier) && !self.is_arriving(name, tap) {
+            self.arriving.insert(name.to_owned());
+            self.push(Step::Name { link: name.to_owned(), alias: tap.arriving_alias.clone() });
+        }
+    }
+
+    fn announce(&mut self) {
+        let target = self.target;
+        let usable = |name: &str, tap: &TapTarget| {
+            !tap.held && !self.blocked.contains(name) && !self.blocked.contains(&tap.bridge)
+        };
+        let arrived = target.taps.iter().filter(|(name, tap)| {
+            usable(name, tap) && (self.arriving.contains(*name) || self.is_arriving(name, tap))
+        });
+        for (name, tap) in arrived.collect::<Vec<_>>() {
+            let (link, alias) = (name.clone(), tap.alias.clone());
+            self.push(match tap.announcement.clone() {
+                Some(mut announcement) => {
+                    announcement.uplinks.retain(|uplink| !self.blocked.contains(uplink));
+                    Step::Announce { link, alias, announcement }
+                }
+                None => Step::Name { link, alias },
+            });
         }
     }
 

@@ -43,7 +43,11 @@ fn port_status(port: &Port, bridge: &str, observed: &Observed) -> PortStatus {
     PortStatus {
         id: port.id.clone(),
         tap: port.tap.clone(),
-        ready: ruled && link.is_some_and(|l| l.up && l.master.as_deref() == Some(bridge)),
+        ready: if port.held {
+            link.is_some_and(|l| !l.up && l.master.is_none())
+        } else {
+            ruled && link.is_some_and(|l| l.up && l.master.as_deref() == Some(bridge))
+        },
         carrier: link.is_some_and(|l| l.carrier),
         from_guest: counters.passed_from,
         to_guest: counters.passed_to,

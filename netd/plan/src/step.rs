@@ -4,6 +4,7 @@ use crate::mirror::MirrorStep;
 use crate::router::RouterStep;
 use crate::rules::{Counters, Element, Rules, Set};
 use crate::shape::ShapeStep;
+use crate::target::Announcement;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -69,6 +70,17 @@ pub enum Step {
         /// In bytes.
         mtu: u32,
     },
+    /// Creates a VLAN's link, down, attached to nothing.
+    CreateVlan {
+        /// Name.
+        link: String,
+        /// VLAN identifier.
+        vid: u16,
+        /// The trunk's link.
+        parent: String,
+        /// In bytes.
+        mtu: u32,
+    },
     /// Creates a persistent tap, down, attached to nothing.
     CreateTap {
         /// Name.
@@ -121,6 +133,21 @@ pub enum Step {
         /// Which.
         link: String,
     },
+    /// Takes a link of ours down.
+    Down {
+        /// Which.
+        link: String,
+    },
+    /// Tells the bridge and whatever is behind the uplinks where a guest is now, then sets the alias that says so.
+    /// Harmless if repeated.
+    Announce {
+        /// The guest's tap.
+        link: String,
+        /// For people.
+        alias: String,
+        /// Who it is and where it is told.
+        announcement: Announcement,
+    },
     /// A change of a router.
     Router(RouterStep),
     /// A change of the mirrors.
@@ -148,6 +175,9 @@ impl fmt::Display for Step {
             Self::CreateVxlan { link, vni, local, mtu } => {
                 write!(f, "create tunnel {link}, vni {vni}, from {local}, mtu {mtu}")
             }
+            Self::CreateVlan { link, vid, parent, mtu } => {
+                write!(f, "create vlan {link}, vid {vid}, on {parent}, mtu {mtu}")
+            }
             Self::CreateTap { link, mtu } => write!(f, "create tap {link}, mtu {mtu}"),
             Self::Name { link, alias } => write!(f, "name {link} {alias:?}"),
             Self::Resize { link, mtu } => write!(f, "resize {link}, mtu {mtu}"),
@@ -156,6 +186,11 @@ impl fmt::Display for Step {
             Self::RemovePeer { link, peer } => write!(f, "stop flooding {link} to {peer}"),
             Self::Attach { link, bridge } => write!(f, "attach {link} to {bridge}"),
             Self::Up { link } => write!(f, "bring {link} up"),
+            Self::Down { link } => write!(f, "bring {link} down"),
+            Self::Announce { link, announcement, .. } => {
+                write!(f, "announce {} at {link}", announcement.mac)?;
+                announcement.uplinks.iter().try_for_each(|uplink| write!(f, " on {uplink}"))
+            }
             Self::Router(step) => step.fmt(f),
             Self::Mirror(step) => step.fmt(f),
             Self::Shape(step) => step.fmt(f),

@@ -12,7 +12,7 @@ use crate::{SITE_BRIDGE_PREFIX, alias};
 use netd_api::{Desired, LINK_NAME_LEN_MAX, Network, Rate, Uplink};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use types::SiteName;
+use types::{MacAddress, SiteName};
 
 /// What the operator of this host has granted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -128,6 +128,23 @@ pub struct TapTarget {
     pub bridge: String,
     /// For people.
     pub alias: String,
+    /// The alias until its network knows where it is: the only place that survives us and says that it must be told.
+    pub arriving_alias: String,
+    /// It stays down and attached to nothing.
+    pub held: bool,
+    /// Absent on a wire, which knows no addresses.
+    pub announcement: Option<Announcement>,
+}
+
+/// What a network is told when a guest has arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announcement {
+    /// The guest's.
+    pub mac: MacAddress,
+    /// The guest's.
+    pub addresses: Vec<IpAddr>,
+    /// Links that lead off this host.
+    pub uplinks: Vec<String>,
 }
 
 /// Name of the one bridge of a site on this host, at most 15 bytes.
@@ -222,9 +239,21 @@ impl Target {
         });
         entry.mtu = entry.mtu.max(mtu);
         for port in &network.ports {
+            let announcement = (!network.wire).then(|| Announcement {
+                mac: port.mac,
+                addresses: port.addresses.clone(),
+                uplinks: uplink.map(str::to_owned).into_iter().collect(),
+            });
             self.taps.insert(
                 port.tap.clone(),
-                TapTarget { mtu, bridge: bridge.clone(), alias: alias("port", &port.id) },
+                TapTarget {
+                    mtu,
+                    bridge: bridge.clone(),
+                    alias: alias("port", &port.id),
+                    arriving_alias: alias("arriving port", &port.id),
+                    held: port.held,
+                    announcement,
+                },
             );
         }
         self.rules.get_or_insert_default().add_network(network, uplink);

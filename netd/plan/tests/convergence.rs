@@ -39,6 +39,7 @@ fn machine(eth1_up: bool) -> Observed {
     let mut add = |name: &str, link| observed.links.insert(name.to_owned(), link);
     add("eth0", Link { up: true, addressed: true, ..ether() });
     add("eth1", Link { up: eth1_up, ..ether() });
+    add("eth2", Link { up: true, ..ether() });
     add(
         "docker0",
         Link { up: true, addressed: true, ..link(LinkKind::Bridge { stp: true, snooping: true }) },
@@ -56,7 +57,7 @@ fn create(observed: &mut Observed, name: &str, mtu: u32, kind: LinkKind) {
 
 fn change<'a>(observed: &'a mut Observed, name: &str) -> &'a mut Link {
     let link = observed.links.get_mut(name).unwrap_or_else(|| panic!("{name} is not there"));
-    assert!(link.is_ours(name) || name == "eth1", "{name} is not ours");
+    assert!(link.is_ours(name) || ["eth1", "eth2"].contains(&name), "{name} is not ours");
     link
 }
 
@@ -107,6 +108,12 @@ fn apply(observed: &mut Observed, step: &Step, target: &Target) {
             let kind = LinkKind::Vxlan { vni: *vni, local: Some(*local), port: 4789, flood: BTreeSet::new() };
             create(observed, link, *mtu, kind);
         }
+        Step::CreateVlan { link, vid, parent, mtu } => {
+            assert!(observed.links[parent].mtu >= *mtu, "{parent} is too narrow for {link}");
+            let kind = LinkKind::Vlan { vid: *vid, parent: parent.clone() };
+            assert!(observed.links.values().all(|l| l.kind != kind), "vid {vid} is in use");
+            create(observed, link, *mtu, kind);
+        }
         Step::CreateTap { link, mtu } => create(observed, link, *mtu, LinkKind::Tap),
         Step::Name { link, alias } => change(observed, link).alias = Some(alias.clone()),
         Step::Resize { link, mtu } => change(observed, link).mtu = *mtu,
@@ -122,7 +129,19 @@ fn apply(observed: &mut Observed, step: &Step, target: &Target) {
             assert!(observed.links[bridge].is_ours(bridge));
             change(observed, link).master = Some(bridge.clone());
         }
-        Step::Up { link } => change(observed, link).up = true,
+        Step::Up { link } => {
+            if let LinkKind::Vlan { parent, .. } = &observed.links[link].kind {
+                assert!(observed.links[parent].up, "{link} is up before its trunk");
+            }
+            change(observed, link).up = true;
+        }
+        Step::Down { link } => change(observed, link).up = false,
+        Step::Announce { link, alias, announcement } => {
+            assert!(announcement.uplinks.iter().all(|uplink| observed.links.contains_key(uplink)));
+            let tap = change(observed, link);
+            assert!(tap.up && tap.master.is_some(), "{link} is announced before frames can reach it");
+            tap.alias = Some(alias.clone());
+        }
     }
 }
 
@@ -159,6 +178,7 @@ struct PortChoice {
     network: usize,
     address: u8,
     routes: bool,
+    held: bool,
     accept: Vec<(bool, u8, u8)>,
 }
 
@@ -185,6 +205,11 @@ fn document(networks: &[Option<NetworkChoice>], ports: &[Option<PortChoice>]) ->
         let uplink = match choice.uplink {
             0 => Uplink::None,
             1 => Uplink::Site { site: SiteName::new("lab").unwrap() },
+            2 => Uplink::Vlan {
+                trunk: "core".to_owned(),
+                vid: u16::try_from(100 + (index + choice.vni_shift) % 4 + 10 * choice.vni_shift).unwrap(),
+                link: format!("cv{i}"),
+            },
             _ => Uplink::Vxlan {
                 // Two documents may swap identifiers between links.
                 vni: 100 + (index + choice.vni_shift) % 4 + 10 * choice.vni_shift,
@@ -202,6 +227,7 @@ fn document(networks: &[Option<NetworkChoice>], ports: &[Option<PortChoice>]) ->
             .map(|(p, port)| Port {
                 addresses: vec![format!("10.0.{p}.{}", port.address).parse().unwrap()],
                 routes: port.routes,
+                held: port.held,
                 accept: port.accept.iter().map(accept).collect(),
                 ..Port::closed(
                     format!("office/m{p}/eth0"),
@@ -223,11 +249,22 @@ fn document(networks: &[Option<NetworkChoice>], ports: &[Option<PortChoice>]) ->
 }
 
 fn documents() -> impl Strategy<Value = Desired> {
-    let network = (0..4u8, 0..3u32, prop_oneof![Just(1450u16), Just(1400)], 0..8u8)
+    let network = (0..5u8, 0..3u32, prop_oneof![Just(1450u16), Just(1400)], 0..8u8)
         .prop_map(|(uplink, vni_shift, mtu, peers)| NetworkChoice { uplink, vni_shift, mtu, peers });
-    let port =
-        (0..4usize, 1..3u8, any::<bool>(), prop::collection::vec((any::<bool>(), 0..4u8, 0..4u8), 0..4))
-            .prop_map(|(network, address, routes, accept)| PortChoice { network, address, routes, accept });
+    let port = (
+        0..4usize,
+        1..3u8,
+        any::<bool>(),
+        any::<bool>(),
+        prop::collection::vec((any::<bool>(), 0..4u8, 0..4u8), 0..4),
+    )
+        .prop_map(|(network, address, routes, held, accept)| PortChoice {
+            network,
+            address,
+            routes,
+            held,
+            accept,
+        });
     let networks = prop::collection::vec(prop::option::of(network), 4);
     let ports = prop::collection::vec(prop::option::of(port), 6);
     (networks, ports)
@@ -292,9 +329,137 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn a_guest_that_arrives_is_announced_though_netd_is_stopped_at_any_step(
+        first in documents(), second in documents(), stop in 0..200usize,
+    ) {
+        let (first, second) = (Target::new(&first, &host()).unwrap(), Target::new(&second, &host()).unwrap());
+        let mut observed = machine(true);
+        converge(&mut observed, &first);
+        for (_, tap) in observed.links.iter_mut().filter(|(_, l)| l.kind == LinkKind::Tap) {
+            tap.carrier = true;
+        }
+        let before = observed.clone();
+        let mut told = BTreeSet::new();
+        for passes in [stop, usize::MAX] {
+            for step in plan(&second, &observed).steps.iter().take(passes) {
+                apply(&mut observed, step, &second);
+                match step {
+                    Step::Announce { link, .. } => drop(told.insert(link.clone())),
+                    Step::Attach { link, .. } => drop(told.remove(link)),
+                    _ => {}
+                }
+            }
+        }
+        for (name, tap) in second.taps.iter().filter(|(_, t)| !t.held) {
+            let found = before.links.get(name).filter(|l| l.is_ours(name));
+            let stayed = found.is_none_or(|l| l.master.as_ref() == Some(&tap.bridge));
+            prop_assert!(stayed || told.contains(name), "{name} was not announced");
+            prop_assert_eq!(observed.links[name].alias.as_ref(), Some(&tap.alias));
+        }
+    }
+
+    #[test]
+    fn a_held_port_is_never_attached_up_or_ruled(first in documents(), second in documents()) {
+        let (first, second) = (Target::new(&first, &host()).unwrap(), Target::new(&second, &host()).unwrap());
+        let mut observed = machine(true);
+        converge(&mut observed, &first);
+        // What the step before found may still be there; once closed it stays closed.
+        let mut closed = BTreeSet::new();
+        for step in plan(&second, &observed).steps {
+            apply(&mut observed, &step, &second);
+            for name in second.taps.iter().filter(|(_, t)| t.held).map(|(n, _)| n) {
+                let open = observed.links.get(name).is_some_and(|l| l.up || l.master.is_some());
+                prop_assert!(!(open && closed.contains(name)), "{name} was opened by {step}");
+                if !open {
+                    closed.insert(name.clone());
+                }
+            }
+        }
+        let ruled = second.rules.map(|rules| rules.elements).unwrap_or_default();
+        for name in second.taps.iter().filter(|(_, t)| t.held).map(|(n, _)| n) {
+            prop_assert!(closed.contains(name));
+            prop_assert!(!ruled.contains(&(Set::Ports, Element::Link(name.clone()))));
+        }
+    }
+}
+
+#[test]
+fn a_vlan_that_cannot_be_is_refused_by_name_and_the_rest_goes_on() {
+    let mut desired = small();
+    desired.networks[0].uplink = Uplink::Vlan { trunk: "core".into(), vid: 100, link: "cv0".into() };
+    let target = Target::new(&desired, &host()).unwrap();
+    let check = |edit: &dyn Fn(&mut Observed), part: &str| {
+        let mut observed = machine(true);
+        edit(&mut observed);
+        let before = observed.links.get("eth2").cloned();
+        for step in plan(&target, &observed).steps {
+            apply(&mut observed, &step, &target);
+        }
+        let again = plan(&target, &observed);
+        assert_eq!(again.steps, vec![]);
+        assert!(again.refusals.len() == 1 && again.refusals[0].contains(part), "{:?}", again.refusals);
+        assert_eq!(observed.links.get("eth2").cloned(), before);
+        let status = networks_status(&desired, &host(), &observed);
+        assert!(!status[0].up && status[1].up && status[1].ports[0].ready);
+    };
+    check(&|o| drop(o.links.remove("eth2")), "its trunk eth2 does not exist");
+    check(&|o| o.links.get_mut("eth2").unwrap().mtu = 1400, "mtu 1450 does not fit eth2, which has 1400");
+    check(&|o| o.links.get_mut("eth2").unwrap().master = Some("docker0".into()), "attached to docker0");
+    let twin = || link(LinkKind::Vlan { vid: 100, parent: "eth2".into() });
+    check(&|o| drop(o.links.insert("eth2.100".into(), twin())), "eth2.100 has it on eth2 already");
+    // Its own link was made on a trunk that was replaced since.
+    check(&|o| drop(o.links.insert("cv0".into(), twin())), "link cv0 exists without netd's mark");
+}
+
+#[test]
+fn a_trunk_is_brought_up_and_otherwise_stays_as_it_is() {
+    let mut desired = small();
+    desired.networks[0].uplink = Uplink::Vlan { trunk: "core".into(), vid: 100, link: "cv0".into() };
+    let mut observed = machine(true);
+    observed.links.get_mut("eth2").unwrap().up = false;
+    let found = observed.links["eth2"].clone();
+    converge(&mut observed, &Target::new(&desired, &host()).unwrap());
+    assert_eq!(observed.links["eth2"], Link { up: true, ..found });
+    desired.networks[0].uplink = Uplink::Vlan { trunk: "core".into(), vid: 101, link: "cv0".into() };
+    converge(&mut observed, &Target::new(&desired, &host()).unwrap());
+    assert_eq!(observed.links["cv0"].kind, LinkKind::Vlan { vid: 101, parent: "eth2".into() });
+}
+
+#[test]
+fn an_underlay_too_narrow_for_a_tunnel_is_reported() {
+    let mut observed = machine(true);
+    observed.addresses.insert("192.0.2.1".parse().unwrap(), "eth0".to_owned());
+    let target = Target::new(&small(), &host()).unwrap();
+    converge(&mut observed, &target);
+    assert_eq!(plan(&target, &observed).refusals, Vec::<String>::new());
+    observed.links.get_mut("eth0").unwrap().mtu = 1499;
+    let refusals = plan(&target, &observed).refusals;
+    assert_eq!(
+        refusals,
+        [
+            "tunnel cx1 (and 1 more): mtu 1450 needs 1500 bytes of eth0, which holds 192.0.2.1 and has 1499; raise \
+          that or lower this"
+        ]
+    );
+    let six = Host { underlay: Some("2001:db8::1".parse().unwrap()), ..host() };
+    let mut desired = small();
+    for network in &mut desired.networks {
+        let Uplink::Vxlan { peers, .. } = &mut network.uplink else { panic!() };
+        *peers = vec!["2001:db8::2".parse().unwrap()];
+    }
+    observed.links.get_mut("eth0").unwrap().mtu = 1500;
+    observed.addresses.insert("2001:db8::1".parse().unwrap(), "eth0".to_owned());
+    let refusals = plan(&Target::new(&desired, &six).unwrap(), &observed).refusals;
+    assert!(refusals[0].contains("needs 1520 bytes of eth0"), "{refusals:?}");
+}
+
 fn small() -> Desired {
-    let network = Some(NetworkChoice { uplink: 2, vni_shift: 0, mtu: 1450, peers: 1 });
-    let port = |network| Some(PortChoice { network, address: 1, routes: false, accept: vec![(false, 0, 2)] });
+    let network = Some(NetworkChoice { uplink: 3, vni_shift: 0, mtu: 1450, peers: 1 });
+    let port = |network| {
+        Some(PortChoice { network, address: 1, routes: false, held: false, accept: vec![(false, 0, 2)] })
+    };
     document(&[network.clone(), network], &[port(0), port(1)])
 }
 
