@@ -6,5 +6,7 @@
 
 pub mod agent;
 pub mod document;
+pub mod interpose;
+pub mod network;
 pub mod rest;
 pub mod stream;
