@@ -85,6 +85,22 @@ pub enum Element {
     Service(String, IpNet, L4, u16),
 }
 
+impl Element {
+    /// Name of the link it is about; of a pair the first.
+    #[must_use]
+    pub fn link(&self) -> &str {
+        match self {
+            Self::Link(link)
+            | Self::Pair(link, _)
+            | Self::Mac(link, _)
+            | Self::MacIp(link, ..)
+            | Self::Target(link, _)
+            | Self::Remote(link, _)
+            | Self::Service(link, ..) => link,
+        }
+    }
+}
+
 /// All elements of all sets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
