@@ -194,6 +194,20 @@ impl Client {
         Ok(())
     }
 
+    /// Calls and hands out the answer's bytes as they come.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn call_streamed<B: Serialize + Sync>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &B,
+    ) -> Result<Streamed, CallError> {
+        let answer = self.send(method.clone(), path, body).await?;
+        Ok(Streamed { client: self.clone(), method, path: path.to_owned(), frames: BodyStream::new(answer) })
+    }
+
     async fn send<B: Serialize + Sync>(
         &self,
         method: Method,
@@ -255,6 +269,31 @@ impl Client {
     }
 }
 
+/// An answer that is still coming. Dropping it hangs up.
+#[derive(Debug)]
+pub struct Streamed {
+    client: Client,
+    method: Method,
+    path: String,
+    frames: BodyStream<Incoming>,
+}
+
+impl Streamed {
+    /// The next bytes; none at the end. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`CallError::Broken`]: the connection broke before the end.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, CallError> {
+        while let Some(frame) = self.frames.next().await {
+            let frame = frame.map_err(|source| self.client.broken(&self.method, &self.path, source))?;
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// A daemon's refusal is JSON with `code` and `message`; anything else is quoted.
 async fn refusal(status: StatusCode, body: Incoming) -> CallError {
     #[derive(serde::Deserialize)]
@@ -304,6 +343,33 @@ mod tests {
         let error = client.call::<_, ()>(Method::GET, "/refuse", &()).await.unwrap_err();
         assert!(matches!(&error, CallError::Refused { status: 409, code, .. } if code == "stale"));
         assert_eq!(error.to_string(), "it is older");
+        shutdown.cancel();
+    }
+
+    #[tokio::test]
+    async fn a_streamed_answer_comes_in_parts_and_ends_when_the_caller_hangs_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.sock");
+        let (parts, queue) = tokio::sync::mpsc::channel::<Vec<u8>>(1);
+        let queue = std::sync::Mutex::new(Some(queue));
+        let answer = move || {
+            let queue = queue.lock().unwrap().take().unwrap();
+            let stream = futures::stream::unfold(queue, |mut queue| async move {
+                queue.recv().await.map(|part| (Ok::<_, io::Error>(part), queue))
+            });
+            std::future::ready(axum::body::Body::from_stream(stream))
+        };
+        let answer = std::sync::Arc::new(answer);
+        let router = Router::new().route("/parts", get(move || answer()));
+        let shutdown = CancellationToken::new();
+        tokio::spawn(serve(bind(&path, 0o600).unwrap(), router, shutdown.clone()));
+        let mut streamed = Client::new(path).call_streamed(Method::GET, "/parts", &()).await.unwrap();
+        for part in ["one", "two"] {
+            parts.send(part.into()).await.unwrap();
+            assert_eq!(streamed.chunk().await.unwrap().unwrap(), part);
+        }
+        drop(streamed);
+        tokio::time::timeout(ANSWER_TIMEOUT, parts.closed()).await.unwrap();
         shutdown.cancel();
     }
 
