@@ -21,7 +21,10 @@
 //!
 //! [`netd-kernel`]: ../netd_kernel/index.html
 
+mod document;
+mod drift;
 mod explain;
+mod flows;
 mod mirror;
 mod observed;
 mod planner;
@@ -34,12 +37,20 @@ mod target;
 mod uplink;
 
 pub use explain::{CapturePoint, Experiment, Explained, Frame, Payload, Unanswerable, capture_points, explain};
-pub use mirror::{MirrorStep, MirrorsTarget, ObservedMirrors};
+pub use flows::{CONVERSATION_KEPT_S, Conversation, FlowsStep, ObservedFlows, flows};
+pub use document::{Document, Scope};
+pub use mirror::{
+    Action, Chains, MirrorStep, MirrorTarget, MirrorTunnelTarget, MirrorsTarget, ObservedMirrors, Place, Side,
+    WatcherTarget, mirrors_status, watchers_status,
+};
 pub use observed::{Link, LinkKind, Observed, ObservedRules};
 pub use planner::{Plan, plan};
-pub use router::{ObservedRouter, RouterStep, RouterTarget};
+pub use router::{
+    End, ObservedEnd, ObservedNamespace, ObservedRouter, RouterStep, RouterTarget, namespace_name,
+    router_of_namespace,
+};
 pub use rules::{Counters, Element, L4, Rules, Set};
-pub use shape::{ObservedShape, ShapeStep};
+pub use shape::{Limit, ObservedShape, ShapeStep, shaper_of};
 pub use status::networks_status;
 pub use step::Step;
 pub use target::{

@@ -1,9 +1,11 @@
 //! What the kernel holds.
 
+use crate::flows::ObservedFlows;
 use crate::mirror::ObservedMirrors;
 use crate::router::ObservedRouter;
 use crate::shape::ObservedShape;
-use crate::{Counters, DOOMED, GROUP, Rules, is_our_name};
+use crate::{Counters, DOOMED, Element, GROUP, Rules, Set, is_our_name};
+use netd_api::Counter;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -18,11 +20,15 @@ pub struct Observed {
     pub rules: ObservedRules,
     /// Counters in our table, by tap; kept when the table has to be replaced.
     pub counters: BTreeMap<String, Counters>,
+    /// Counters of permissions that were used; kept when the table has to be replaced.
+    pub used: BTreeMap<(Set, Element), Counter>,
+    /// Which conversations are counted.
+    pub flows: ObservedFlows,
     /// By name of their link on the bridge.
     pub routers: BTreeMap<String, ObservedRouter>,
     /// Copies made.
     pub mirrors: ObservedMirrors,
-    /// By tap.
+    /// By the limited link.
     pub shapes: BTreeMap<String, ObservedShape>,
     /// `br_netfilter` sends bridged frames through the host's IP firewall.
     pub bridge_netfilter: bool,
@@ -60,6 +66,8 @@ pub enum LinkKind {
         stp: bool,
         /// Multicast snooping is on.
         snooping: bool,
+        /// Every frame that comes in goes out everywhere else, see [`crate::Step::Wire`].
+        wire: bool,
     },
     /// A VXLAN.
     Vxlan {

@@ -3,8 +3,9 @@
 use crate::observed::{Link, LinkKind, Observed, ObservedRules};
 use crate::step::Step;
 use crate::target::{BridgeTarget, SiteTarget, TapTarget, Target, VlanTarget, read_site_alias};
-use crate::{DOOMED, VXLAN_PORT, mirror, router, shape, uplink};
+use crate::{DOOMED, VXLAN_PORT, flows, mirror, router, shape, uplink};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 /// What to do, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,51 +27,66 @@ pub fn plan(target: &Target, observed: &Observed) -> Plan {
         plan: Plan::default(),
         blocked: BTreeSet::new(),
         arriving: BTreeSet::new(),
+        closed: BTreeSet::new(),
+        gone: BTreeSet::new(),
     };
     planner.find_conflicts();
-    planner.detach();
-    planner.rules();
-    planner.delete();
+    // Whatever takes time comes before the first door closes or after the last one opens: a guest that moves between
+    // bridges is cut off only while the rules change.
+    planner.clear_the_way();
     planner.create();
-    planner.plan.steps.extend(router::steps(target, observed));
-    planner.plan.steps.extend(shape::steps(target, observed));
-    planner.plan.steps.extend(mirror::steps(target, observed));
+    planner.create_routers();
+    shape::prepare(&mut planner);
+    mirror::prepare(&mut planner);
+    planner.close();
+    planner.rules();
+    planner.plan.steps.extend(flows::steps(target, observed));
     planner.attach();
     planner.up();
+    mirror::open(&mut planner);
     planner.announce();
+    planner.serve();
+    planner.delete();
     planner.plan
 }
 
-struct Planner<'a> {
-    target: &'a Target,
-    observed: &'a Observed,
+pub(crate) struct Planner<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) observed: &'a Observed,
     plan: Plan,
     /// Links of the target that must not be used in this plan.
-    blocked: BTreeSet<String>,
+    pub(crate) blocked: BTreeSet<String>,
+    /// Links taken down in this plan.
+    pub(crate) closed: BTreeSet<String>,
+    /// Links deleted early in this plan.
+    gone: BTreeSet<String>,
     /// Taps whose guests were there before they are attached in this plan.
     arriving: BTreeSet<String>,
 }
 
 impl<'a> Planner<'a> {
-    fn push(&mut self, step: Step) {
+    pub(crate) fn push(&mut self, step: Step) {
         self.plan.steps.push(step);
     }
 
     /// A link of ours that exists, is wanted, and is of the kind wanted: it can be kept.
-    fn kept(&self, name: &str) -> Option<&'a Link> {
+    pub(crate) fn kept(&self, name: &str) -> Option<&'a Link> {
         let link = self.observed.links.get(name).filter(|l| l.is_ours(name) && l.group != DOOMED)?;
         let fits = match &link.kind {
             LinkKind::Bridge { .. } => self.target.bridges.contains_key(name),
+            kind if self.target.mirrors.keeps(name, kind) => true,
             LinkKind::Tap => self.target.taps.contains_key(name),
             LinkKind::Vxlan { vni, local, port, .. } => self
                 .target
                 .vxlans
                 .get(name)
                 .is_some_and(|t| t.vni == *vni && Some(t.local) == *local && *port == VXLAN_PORT),
+            LinkKind::Ifb => shape::is_shaper(self.target, name),
             LinkKind::Vlan { vid, parent } => {
                 self.target.vlans.get(name).is_some_and(|t| t.vid == *vid && t.parent == *parent)
             }
-            LinkKind::Veth | LinkKind::Ifb | LinkKind::Other(_) => false,
+            LinkKind::Veth => router::keeps(self.target, self.observed, name, link.mtu),
+            LinkKind::Other(_) => false,
         };
         fits.then_some(link)
     }
@@ -79,7 +95,10 @@ impl<'a> Planner<'a> {
         let target = self.target;
         let wanted = target.bridges.keys().chain(target.vxlans.keys());
         let wanted = wanted.chain(target.vlans.keys()).chain(target.taps.keys());
-        for name in wanted {
+        let wanted = wanted.chain(target.routers.keys()).chain(target.outside_links.keys());
+        let wanted: BTreeSet<String> =
+            wanted.chain(target.mirrors.links()).cloned().chain(shape::shapers(target).into_keys()).collect();
+        for name in &wanted {
             if self.observed.links.get(name).is_some_and(|l| !l.is_ours(name)) {
                 let text = format!("link {name} exists without netd's mark; remove or rename it");
                 self.plan.conflicts.push(text.clone());
@@ -102,6 +121,11 @@ impl<'a> Planner<'a> {
                 self.plan.refusals.push(reason);
                 self.blocked.insert(site.link.clone());
             }
+        }
+        for (router, text) in router::conflicts(target, self.observed) {
+            self.plan.conflicts.push(text.clone());
+            self.plan.refusals.push(text);
+            self.blocked.extend(router.links().map(|(link, _)| link.to_owned()));
         }
         self.refuse_uplinks();
     }
@@ -153,20 +177,77 @@ impl<'a> Planner<'a> {
         let target = self.target;
         let taps = target.taps.get(name).filter(|t| !t.held).map(|t| t.bridge.as_str());
         let tunnels = || target.vxlans.get(name).map(|v| v.bridge.as_str());
-        taps.or_else(tunnels).or_else(|| target.vlans.get(name).map(|v| v.bridge.as_str()))
+        let vlans = || target.vlans.get(name).map(|v| v.bridge.as_str());
+        taps.or_else(tunnels).or_else(vlans).or_else(|| router::bridge_wanted_for(target, name))
     }
 
-    fn detach(&mut self) {
+    /// Deletes what would keep links of the target from being made: their names, or the identifiers of tunnels and
+    /// VLANs.
+    fn clear_the_way(&mut self) {
+        let doomed = self.observed.ours().filter(|(name, _)| self.kept(name).is_none());
+        let in_the_way = doomed.filter(|(name, link)| {
+            self.is_wanted(name) || matches!(link.kind, LinkKind::Vxlan { .. } | LinkKind::Vlan { .. })
+        });
+        for link in in_the_way.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.gone.insert(link.clone());
+            self.push(Step::Delete { link });
+        }
+    }
+
+    fn is_wanted(&self, name: &str) -> bool {
+        let target = self.target;
+        target.bridges.contains_key(name)
+            || self.bridge_wanted_for(name).is_some()
+            || target.taps.contains_key(name)
+            || target.mirrors.links().any(|link| link == name)
+            || shape::is_shaper(target, name)
+    }
+
+    /// Closes the doors of all that go or move. A link that is down passes nothing, whatever it is attached to; one
+    /// that was only detached would speak to the host's own stack.
+    fn close(&mut self) {
         for (name, link) in self.observed.ours() {
-            if link.up && self.target.taps.get(name).is_some_and(|t| t.held) {
+            if self.gone.contains(name) {
+                continue;
+            }
+            // Nothing comes through these two but from links that do come down.
+            let is_door = !matches!(link.kind, LinkKind::Bridge { .. } | LinkKind::Ifb);
+            let wanted = self.bridge_wanted_for(name);
+            let doomed = self.kept(name).is_none();
+            let moves = link.master.is_some() && link.master.as_deref() != wanted;
+            let held = self.target.taps.get(name).is_some_and(|t| t.held);
+            if link.up && is_door && (held || doomed || moves && !self.may_move_open(name, link)) {
+                self.closed.insert(name.clone());
                 self.push(Step::Down { link: name.clone() });
             }
-            let Some(master) = link.master.as_deref() else { continue };
-            let stays = self.kept(name).is_some() && self.bridge_wanted_for(name) == Some(master);
-            if !stays {
+            if moves && !doomed && wanted.is_none() {
                 self.push(Step::Detach { link: name.clone() });
             }
         }
+        self.release();
+    }
+
+    /// Whether a link may go from one bridge to another under its new rules: they name both ends of its wire, or it
+    /// leaves a wire on which nobody stays behind under rules that could fit it.
+    fn may_move_open(&self, name: &str, link: &Link) -> bool {
+        let on_wire = |name: &str| self.bridge_wanted_for(name).is_some_and(|b| self.is_wire(b));
+        let Some(left) = link.master.as_deref() else { return false };
+        let leaves_open = |(other, found): (&String, &Link)| {
+            other != name && found.master.as_deref() == Some(left) && !on_wire(other)
+        };
+        let was_wire = matches!(
+            self.observed.links.get(left).map(|l| &l.kind),
+            Some(LinkKind::Bridge { wire: true, .. })
+        );
+        on_wire(name)
+            || was_wire && self.is_our_bridge(left) && !self.observed.links.iter().any(leaves_open)
+    }
+
+    fn is_wire(&self, bridge: &str) -> bool {
+        self.target.bridges.get(bridge).is_some_and(|b| b.wire)
+    }
+
+    fn release(&mut self) {
         for (bridge, link) in self.observed.ours() {
             let Some((held, up)) = link.alias.as_deref().and_then(read_site_alias) else { continue };
             let wanted = self.target.bridges.get(bridge).and_then(|b| b.site.as_ref());
@@ -189,7 +270,9 @@ impl<'a> Planner<'a> {
             ObservedRules::Absent | ObservedRules::Altered => {
                 let mut counters = self.observed.counters.clone();
                 counters.retain(|tap, _| self.target.taps.contains_key(tap));
-                self.push(Step::ReplaceRules { rules: wanted.clone(), counters });
+                let mut used = self.observed.used.clone();
+                used.retain(|entry, _| wanted.elements.contains(entry));
+                self.push(Step::ReplaceRules { rules: wanted.clone(), counters, used });
             }
         }
     }
@@ -197,12 +280,14 @@ impl<'a> Planner<'a> {
     fn delete(&mut self) {
         let is_bridge = |link: &Link| matches!(link.kind, LinkKind::Bridge { .. });
         let (mut ports, mut bridges) = (Vec::new(), Vec::new());
-        for (name, link) in self.observed.ours().filter(|(name, _)| self.kept(name).is_none()) {
+        let doomed = self.observed.ours().filter(|(name, _)| self.kept(name).is_none());
+        for (name, link) in doomed.filter(|(name, _)| !self.gone.contains(*name)) {
             if is_bridge(link) { &mut bridges } else { &mut ports }.push(name.clone());
         }
         for link in ports.into_iter().chain(bridges) {
             self.push(Step::Delete { link });
         }
+        self.plan.steps.extend(router::deletions(self.target, self.observed));
         if self.target.rules.is_none() && self.observed.rules != ObservedRules::Absent {
             self.push(Step::RemoveRules);
         }
@@ -222,16 +307,7 @@ impl<'a> Planner<'a> {
             if !self.create_link(name, create, vxlan.mtu, &vxlan.alias) {
                 continue;
             }
-            let found = match self.kept(name).map(|l| &l.kind) {
-                Some(LinkKind::Vxlan { flood, .. }) => flood.clone(),
-                _ => BTreeSet::new(),
-            };
-            for peer in found.difference(&vxlan.peers) {
-                self.push(Step::RemovePeer { link: name.clone(), peer: *peer });
-            }
-            for peer in vxlan.peers.difference(&found) {
-                self.push(Step::AddPeer { link: name.clone(), peer: *peer });
-            }
+            self.set_peers(name, &vxlan.peers);
         }
         self.create_vlans();
         for (name, tap) in &target.taps {
@@ -239,6 +315,19 @@ impl<'a> Planner<'a> {
             let arriving = tap.held || self.is_arriving(name, tap);
             let alias = if arriving { &tap.arriving_alias } else { &tap.alias };
             self.create_link(name, create, tap.mtu, alias);
+        }
+    }
+
+    pub(crate) fn set_peers(&mut self, name: &str, peers: &BTreeSet<IpAddr>) {
+        let found = match self.kept(name).map(|l| &l.kind) {
+            Some(LinkKind::Vxlan { flood, .. }) => flood.clone(),
+            _ => BTreeSet::new(),
+        };
+        for peer in found.difference(peers) {
+            self.push(Step::RemovePeer { link: name.to_owned(), peer: *peer });
+        }
+        for peer in peers.difference(&found) {
+            self.push(Step::AddPeer { link: name.to_owned(), peer: *peer });
         }
     }
 
@@ -260,6 +349,32 @@ impl<'a> Planner<'a> {
         }
     }
 
+    fn create_routers(&mut self) {
+        let (target, observed) = (self.target, self.observed);
+        for (name, wanted) in target.routers.iter().filter(|(name, _)| !self.blocked.contains(*name)).collect::<Vec<_>>()
+        {
+            let kept: BTreeSet<&str> =
+                wanted.links().map(|(link, _)| link).filter(|link| self.kept(link).is_some()).collect();
+            let lan_kept = kept.contains(name.as_str());
+            self.plan.steps.extend(router::preparations(wanted, observed, lan_kept));
+            for (link, _) in wanted.links() {
+                if let Some((join, mtu)) = router::join(wanted, link, observed) {
+                    self.create_link(link, join, mtu, &wanted.alias);
+                }
+            }
+            self.plan.steps.extend(router::completions(wanted, observed, &kept, &self.blocked));
+        }
+    }
+
+    fn serve(&mut self) {
+        let (target, observed) = (self.target, self.observed);
+        for (name, wanted) in target.routers.iter().filter(|(name, _)| !self.blocked.contains(*name)).collect::<Vec<_>>()
+        {
+            let lan_kept = self.kept(name).is_some();
+            self.plan.steps.extend(router::services(wanted, observed, lan_kept));
+        }
+    }
+
     /// Its network has not been told yet where it is.
     fn is_arriving(&self, name: &str, tap: &TapTarget) -> bool {
         self.kept(name).is_some_and(|l| l.alias.as_ref() == Some(&tap.arriving_alias))
@@ -274,12 +389,19 @@ impl<'a> Planner<'a> {
         if !self.create_link(name, create, bridge.mtu, &alias) {
             return;
         }
-        let wild = matches!(
-            self.kept(name).map(|l| &l.kind),
-            Some(LinkKind::Bridge { stp, snooping }) if *stp || *snooping
-        );
+        let (wild, wired) = match self.kept(name).map(|l| &l.kind) {
+            Some(LinkKind::Bridge { stp, snooping, wire }) => (*stp || *snooping, *wire),
+            _ => (false, false),
+        };
         if wild {
             self.push(Step::TameBridge { link: name.to_owned() });
+        }
+        if wired != bridge.wire {
+            self.push(Step::Wire { link: name.to_owned(), on: bridge.wire });
+        }
+        // Empty: it joins nothing yet.
+        if self.kept(name).is_none() {
+            self.push(Step::Up { link: name.to_owned() });
         }
     }
 
@@ -300,7 +422,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether the link will be there for the rest of the plan.
-    fn create_link(&mut self, name: &str, create: Step, mtu: u32, alias: &str) -> bool {
+    pub(crate) fn create_link(&mut self, name: &str, create: Step, mtu: u32, alias: &str) -> bool {
         if self.blocked.contains(name) {
             return false;
         }
@@ -328,7 +450,8 @@ impl<'a> Planner<'a> {
         let vlans = target.vlans.iter().map(|(n, v)| (n.as_str(), v.bridge.as_str()));
         let taps = target.taps.iter().filter(|(_, t)| !t.held).map(|(n, t)| (n.as_str(), t.bridge.as_str()));
         let usable = |name: &str| !self.blocked.contains(name);
-        sites.chain(vxlans).chain(vlans).chain(taps).filter(|(m, b)| usable(m) && usable(b)).collect()
+        let routers = target.routers.values().flat_map(|r| r.links());
+        sites.chain(vxlans).chain(vlans).chain(routers).chain(taps).filter(|(m, b)| usable(m) && usable(b)).collect()
     }
 
     fn attach(&mut self) {
@@ -374,14 +497,15 @@ impl<'a> Planner<'a> {
     }
 
     fn up(&mut self) {
-        let bridges = self.target.bridges.keys().map(String::as_str).filter(|n| !self.blocked.contains(*n));
-        let mut names: Vec<&str> = bridges.collect();
+        let bridges = self.target.bridges.keys().map(String::as_str);
+        // New ones are up.
+        let mut names: Vec<&str> = bridges.filter(|n| self.kept(n).is_some()).collect();
         names.extend(self.members().into_iter().map(|(member, _)| member));
         for name in names {
             let is_ours = self.target.bridges.contains_key(name) || self.bridge_wanted_for(name).is_some();
             let found = if is_ours { self.kept(name) } else { self.observed.links.get(name) };
             // A released link was put back into its found state earlier in this plan.
-            if !found.is_some_and(|l| l.up) || self.is_released(name) {
+            if !found.is_some_and(|l| l.up) || self.closed.contains(name) || self.is_released(name) {
                 self.push(Step::Up { link: name.to_owned() });
             }
         }

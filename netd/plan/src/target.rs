@@ -3,10 +3,12 @@
 mod check;
 mod invalid;
 
+pub(crate) use check::{Seen, copies, network as network_check};
 pub use invalid::Invalid;
 
+use crate::document::Document;
 use crate::mirror::MirrorsTarget;
-use crate::router::RouterTarget;
+use crate::router::{OUTSIDE_MTU, RouterTarget};
 use crate::rules::Rules;
 use crate::{SITE_BRIDGE_PREFIX, alias};
 use netd_api::{Desired, LINK_NAME_LEN_MAX, Network, Rate, Uplink};
@@ -38,10 +40,14 @@ pub struct Target {
     pub taps: BTreeMap<String, TapTarget>,
     /// By name of their link on the bridge.
     pub routers: BTreeMap<String, RouterTarget>,
+    /// Routers' links on sites' bridges, and their links on their networks'.
+    pub outside_links: BTreeMap<String, String>,
     /// Watchers and what they are sent.
     pub mirrors: MirrorsTarget,
     /// By tap.
     pub rates: BTreeMap<String, Rate>,
+    /// Taps at which conversations are counted.
+    pub flows: BTreeSet<String>,
     /// Absent when there is no network: then not even the table stays.
     pub rules: Option<Rules>,
 }
@@ -55,6 +61,8 @@ pub struct BridgeTarget {
     pub alias: String,
     /// The physical link it holds.
     pub site: Option<SiteTarget>,
+    /// It has two ends and passes everything between them.
+    pub wire: bool,
 }
 
 /// The physical link of a site's bridge.
@@ -174,12 +182,16 @@ impl Target {
     /// # Errors
     /// [`Invalid`] names the first problem, where it is, and what to do.
     pub fn new(desired: &Desired, host: &Host) -> Result<Self, Invalid> {
+        Document::new(desired.clone(), host)?.target(host)
+    }
+
+    /// Of a document that was checked.
+    pub(crate) fn of(desired: &Desired, host: &Host) -> Result<Self, Invalid> {
         let mut target = Self::default();
-        let mut seen = check::Seen::default();
         for network in &desired.networks {
-            check::network(network, host, &mut seen)?;
             target.add(network, host)?;
         }
+        target.mirrors = MirrorsTarget::new(desired, host, &target)?;
         Ok(target)
     }
 
@@ -236,9 +248,16 @@ impl Target {
             mtu,
             alias: alias("network", &network.id),
             site: site_target,
+            wire: network.wire,
         });
         entry.mtu = entry.mtu.max(mtu);
         for port in &network.ports {
+            if network.flows {
+                self.flows.insert(port.tap.clone());
+            }
+            if let Some(rate) = port.rate {
+                self.rates.insert(port.tap.clone(), rate);
+            }
             let announcement = (!network.wire).then(|| Announcement {
                 mac: port.mac,
                 addresses: port.addresses.clone(),
@@ -257,6 +276,27 @@ impl Target {
             );
         }
         self.rules.get_or_insert_default().add_network(network, uplink);
+        self.add_router(network, host)
+    }
+
+    fn add_router(&mut self, network: &Network, host: &Host) -> Result<(), Invalid> {
+        let Some(wanted) = RouterTarget::of(network, host) else { return Ok(()) };
+        if let Some(outside) = &wanted.router.outside {
+            let Some((bridge, link)) = &wanted.lan else {
+                return Err(Invalid::UnknownSite { network: network.id.clone(), site: outside.site.clone() });
+            };
+            let site = SiteTarget { site: outside.site.clone(), link: link.clone() };
+            let entry = self.bridges.entry(bridge.clone()).or_insert_with(|| BridgeTarget {
+                mtu: OUTSIDE_MTU,
+                alias: alias("site", outside.site.as_str()),
+                site: Some(site),
+                wire: false,
+            });
+            entry.mtu = entry.mtu.max(OUTSIDE_MTU);
+            self.outside_links.insert(outside.link.clone(), wanted.router.link.clone());
+        }
+        self.rules.get_or_insert_default().add_router(network, &wanted);
+        self.routers.insert(wanted.router.link.clone(), wanted);
         Ok(())
     }
 }

@@ -94,6 +94,34 @@ pub enum Invalid {
         /// As given.
         address: IpAddr,
     },
+    /// A value that does not fit what else the document says, or that nothing can be made of.
+    #[error("{owner}: {field} {value} {problem}")]
+    Field {
+        /// Network, port, watcher or mirror.
+        owner: String,
+        /// As in the contract.
+        field: &'static str,
+        /// As given.
+        value: String,
+        /// And what to do.
+        problem: String,
+    },
+    /// A wire that is none.
+    #[error("network {network}: it is a wire, but {problem}")]
+    Wire {
+        /// Whose.
+        network: String,
+        /// And what to do.
+        problem: &'static str,
+    },
+    /// A change that names a network that is not held, or one twice.
+    #[error("the change's network {network} {problem}")]
+    Change {
+        /// Whose.
+        network: String,
+        /// And what to do.
+        problem: &'static str,
+    },
     /// A listen port of zero.
     #[error("port {port}: listen_port 0 cannot be opened; use 1 to 65535")]
     ListenPort {
