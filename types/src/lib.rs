@@ -3,11 +3,13 @@
 //! A value of a type in here has been checked when it was parsed; code behind the edge never checks again.
 //! Nothing in here touches the world, and nothing depends on another crate of ours.
 
+mod bit_rate;
 mod bytes;
 mod digest;
 mod mac;
 mod name;
 
+pub use bit_rate::BitRate;
 pub use bytes::{Base64, ByteSize};
 pub use digest::{Digest, ParseDigestError};
 pub use mac::{MacAddress, ParseMacError};

@@ -131,6 +131,9 @@ pub struct HostFacts {
     /// Address other hosts reach this one by.
     #[schema(value_type = Option<String>)]
     pub underlay_address: Option<IpAddr>,
+    /// Largest packet in bytes that its link with that address sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub underlay_mtu: Option<u16>,
 }
 
 /// Everything one host shall hold.
@@ -141,6 +144,12 @@ pub struct HostDesired {
     pub generation: Generation,
     /// For netd; the agent numbers what it hands on.
     pub networks: Vec<netd_api::Network>,
+    /// For netd: NICs that only listen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watchers: Vec<netd_api::Watcher>,
+    /// For netd: what is copied to whom.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<netd_api::Mirror>,
     /// Digests of all images its instances stand on, and of those it shall hold ahead of need.
     pub images: Vec<Digest>,
     /// How to hold those of them that are not held as all others: nothing prefetched, not pinned, the first source.

@@ -1,12 +1,13 @@
 //! What people write: YAML documents with `apiVersion`, `kind`, `metadata` and `spec`. Unknown fields are refused.
 
+use crate::interpose::InterpositionSpec;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use types::{
-    ApplianceRef, BundleName, ByteSize, ChannelName, DeploymentName, MemberName, NetworkName, PolicyName,
-    PortName, PublisherName, SiteName, VersionName, VolumeName,
+    ApplianceRef, BitRate, BundleName, ByteSize, ChannelName, DeploymentName, MemberName, NetworkName,
+    PolicyName, PortName, PublisherName, SiteName, VersionName, VolumeName,
 };
 use utoipa::ToSchema;
 
@@ -70,17 +71,107 @@ pub struct NetworkSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "10.20.0.0/24")]
     pub subnet: Option<IpNet>,
-    /// `site`: it is the site's own LAN. Absent: private to the deployment, across hosts by VXLAN.
+    /// IPv6 subnet beside an IPv4 `subnet`: members get an address of each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "fd00:20::/64")]
+    pub subnet6: Option<IpNet>,
+    /// How it leaves the deployment. Absent: it does not, and crosses hosts by VXLAN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink: Option<NetworkUplink>,
+    /// Ports of the router's LAN address that lead to members; with `uplink: nat` or `uplink: routed`, at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<PublishSpec>,
+    /// What the host serves on it.
+    #[serde(default, skip_serializing_if = "ServicesSpec::is_none")]
+    pub services: ServicesSpec,
+    /// Conversations are counted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flows: bool,
 }
 
-/// How a network of a bundle leaves its deployment.
+/// How a network of a bundle leaves its deployment: `site`, `nat`, `routed`, or `{vlan: 100, trunk: core}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum NetworkUplink {
+    /// By the site's LAN.
+    Lan(LanUplink),
+    /// It is a VLAN of the site's hosts' trunk.
+    Vlan(VlanUplink),
+}
+
+/// What the site's LAN is to a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum NetworkUplink {
-    /// The site's own LAN.
+pub enum LanUplink {
+    /// The network itself.
     Site,
+    /// Behind a router that lends its own LAN address to what goes out.
+    Nat,
+    /// Behind a router; the LAN knows the way back.
+    Routed,
+}
+
+/// A VLAN (IEEE 802.1Q).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VlanUplink {
+    /// Its number, 2 to 4,094; of one network of one deployment per trunk and site.
+    pub vlan: u16,
+    /// Key in the configuration of the hosts' netd (`[trunks]`): 1 to 63 letters, digits, `-` and `_`.
+    pub trunk: String,
+}
+
+/// A published port: exactly one of `tcp` and `udp`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PublishSpec {
+    /// TCP port on the router's LAN address, 1 to 65,535.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<u16>,
+    /// UDP port on the router's LAN address, 1 to 65,535.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub udp: Option<u16>,
+    /// A member on this network.
+    pub to: MemberName,
+    /// The member's port, 1 to 65,535; the published one if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+/// What the host serves on a network, from the first address of its subnets. Members have their addresses from their
+/// configuration disks also without.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServicesSpec {
+    /// Gives members their addresses (DHCPv4, DHCPv6).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dhcp: bool,
+    /// Answers members' names; needs `dhcp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsSpec>,
+    /// Advertises its IPv6 subnet (RFC 4861).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ra: bool,
+}
+
+impl ServicesSpec {
+    /// Nothing is served.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A name server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DnsSpec {
+    /// Members are `MEMBER.DOMAIN`; without dots at its ends.
+    pub domain: String,
+    /// Servers asked for all other names, at most 8; none: other names do not exist.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub forward: Vec<IpAddr>,
 }
 
 /// One member of a bundle.
@@ -111,26 +202,56 @@ pub struct MemberSpec {
     pub vcpus: Option<u32>,
 }
 
-/// Where one NIC joins: `inside`, or `{network: inside, address: 10.20.0.1}`.
+/// Where one NIC joins: `inside`, `{network: inside, address: 10.20.0.1}`, or what it watches: `{mirror: inside}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum PortSpec {
     /// Any free address of the network.
     Network(NetworkName),
-    /// A chosen address.
+    /// More about it.
     Fixed(FixedPort),
+    /// It gets copies and sends nothing.
+    Mirror(MirrorPort),
 }
 
-/// A port with a chosen address.
+/// A port with chosen addresses or limits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FixedPort {
     /// The network.
     pub network: NetworkName,
-    /// Inside that network's subnet.
+    /// Inside that network's `subnet`; any free one if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "10.20.0.1")]
     pub address: Option<IpAddr>,
+    /// Inside that network's `subnet6`; any free one if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "fd00:20::1")]
+    pub address6: Option<IpAddr>,
+    /// At most so much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsSpec>,
+}
+
+/// Most that a NIC carries: at least one of both, each 64kbit/s to 100Gbit/s.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsSpec {
+    /// Sent by the guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up: Option<BitRate>,
+    /// Sent to the guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down: Option<BitRate>,
+}
+
+/// A port that watches.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MirrorPort {
+    /// A network, or `member/port` for what one guest sends and is sent there.
+    #[schema(example = "workspace/eth0")]
+    pub mirror: String,
 }
 
 /// In the path between two ports.
@@ -204,6 +325,9 @@ pub struct DeploymentSpec {
     /// Where; the only site if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<SiteName>,
+    /// Appliances in the path of its members' ports; of those at one port the first is nearest to the guest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interpositions: Vec<InterpositionSpec>,
 }
 
 /// Hosts that share a fast network.
@@ -225,6 +349,9 @@ pub struct Site {
 pub struct SiteSpec {
     /// The LAN that `uplink: site` joins.
     pub lan: LanSpec,
+    /// Largest packet in bytes that hosts can send each other, 646 to 65,535. Absent: 1,500, or less where a host says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub underlay_mtu: Option<u16>,
 }
 
 /// A site's LAN and the addresses on it that Collective may give out.
@@ -244,6 +371,9 @@ pub struct LanSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "10.88.0.1")]
     pub router: Option<IpAddr>,
+    /// Largest packet in bytes, 576 to 9,216; 1,500 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
 }
 
 /// `appliance.yaml`: what a maker writes beside the disks.

@@ -208,11 +208,18 @@ pub struct InstanceView {
 pub struct PortView {
     /// The appliance's name for it.
     pub name: PortName,
-    /// The network it joins.
+    /// The network it joins, or watches.
     pub network: NetworkName,
-    /// Its address.
+    /// Its first address.
     #[schema(value_type = Option<String>)]
     pub address: Option<IpAddr>,
+    /// All of its addresses, at most one a version of IP.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub addresses: Vec<IpAddr>,
+    /// What it watches, as the bundle says it: it joins no network then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watches: Option<String>,
     /// Its Ethernet address.
     pub mac: MacAddress,
     /// Its tap on the host.
