@@ -4,10 +4,15 @@
 //! through a gateway becomes an order to the gateway (forward a listen port, or let connections out) and a permission
 //! at the gateway's far port; inside the protected network every member may speak with the gateway only, which filters.
 
-use crate::validate::{Findings, choices, gateway_networks, port_target};
-use controller_api::document::{AccessRule, BundleSpec, MemberSpec};
+use crate::network;
+use crate::validate::{Findings, choices, gateway_networks, joined};
+use controller_api::document::{AccessRule, BundleSpec, LanUplink, MemberSpec};
 use std::collections::BTreeMap;
 use types::{MemberName, NetworkName};
+
+/// What a rule calls everything behind the router of a network with `uplink: nat` or `uplink: routed`, unless a member
+/// or network of that name is there.
+const UPLINK: &str = "uplink";
 
 /// What a rule means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +23,10 @@ pub(crate) enum Meaning<'a> {
     Inbound { gateway: &'a MemberName, from: End<'a>, to: &'a MemberName },
     /// From members on the gateway's protected side to its far side.
     Outbound { gateway: &'a MemberName, from: Vec<&'a MemberName> },
+    /// From members to what is behind their network's router.
+    Outward { network: &'a NetworkName, from: Vec<&'a MemberName> },
+    /// From what is behind a network's router to a member.
+    Inward { network: &'a NetworkName, to: &'a MemberName },
 }
 
 /// One end of a rule.
@@ -54,7 +63,7 @@ fn end<'a>(spec: &'a BundleSpec, name: &str) -> Option<End<'a>> {
 }
 
 fn joins(member: &MemberSpec, network: &NetworkName) -> bool {
-    member.ports.values().any(|target| port_target(target).0 == network)
+    member.ports.values().any(|target| joined(target) == Some(network))
 }
 
 fn on<'a>(spec: &'a BundleSpec, end: End<'a>, network: &NetworkName) -> bool {
@@ -82,6 +91,16 @@ pub(crate) fn meanings<'a>(
         choices(members.chain(spec.networks.keys().map(ToString::to_string)), "add it")
     };
     let unknown = |name: &str| format!("{name:?} is neither a member nor a network: {}", known());
+    let is_uplink = |name: &str| name == UPLINK && end(spec, name).is_none();
+    if is_uplink(&rule.to) || is_uplink(&rule.from) {
+        return match (is_uplink(&rule.from), &rule.via) {
+            (_, Some(_)) => Err(("via", "an uplink's router is no member: remove `via`".to_owned())),
+            (false, None) => {
+                outward(spec, end(spec, &rule.from).ok_or_else(|| ("from", unknown(&rule.from)))?)
+            }
+            (true, None) => inward(spec, end(spec, &rule.to).ok_or_else(|| ("to", unknown(&rule.to)))?),
+        };
+    }
     let from = end(spec, &rule.from).ok_or_else(|| ("from", unknown(&rule.from)))?;
     let to = end(spec, &rule.to).ok_or_else(|| ("to", unknown(&rule.to)))?;
     if from == to {
@@ -90,6 +109,56 @@ pub(crate) fn meanings<'a>(
     match &rule.via {
         Some(via) => through(spec, rule, via, from, to).map(|meaning| vec![meaning]),
         None => within(spec, rule, from, to),
+    }
+}
+
+fn led_out<'a>(spec: &'a BundleSpec, end: End<'a>) -> impl Iterator<Item = &'a NetworkName> {
+    let leads = move |name: &NetworkName| on(spec, end, name);
+    spec.networks
+        .iter()
+        .filter(move |(name, network)| network::leads_out(network) && leads(name))
+        .map(|(name, _)| name)
+}
+
+fn outward<'a>(spec: &'a BundleSpec, from: End<'a>) -> Result<Vec<Meaning<'a>>, (&'static str, String)> {
+    let meanings: Vec<_> = led_out(spec, from)
+        .map(|network| {
+            let from = match from {
+                End::Member(member) => vec![member],
+                End::Network(network) => members_on(spec, network).collect(),
+            };
+            Meaning::Outward { network, from }
+        })
+        .collect();
+    match meanings.is_empty() {
+        false => Ok(meanings),
+        true => Err(("from", "it is on no network with `uplink: nat` or `uplink: routed`".to_owned())),
+    }
+}
+
+fn inward<'a>(spec: &'a BundleSpec, to: End<'a>) -> Result<Vec<Meaning<'a>>, (&'static str, String)> {
+    let End::Member(member) = to else {
+        return Err(("to", "an uplink leads to one member: write a member".to_owned()));
+    };
+    let routed = |name: &&NetworkName| {
+        spec.networks.get(*name).is_some_and(|network| network::lan(network) == Some(LanUplink::Routed))
+    };
+    let networks: Vec<_> = led_out(spec, to).collect();
+    let meanings: Vec<_> = networks
+        .iter()
+        .copied()
+        .filter(routed)
+        .map(|network| Meaning::Inward { network, to: member })
+        .collect();
+    match (networks.as_slice(), meanings.is_empty()) {
+        (_, false) => Ok(meanings),
+        ([], true) => Err(("to", format!("{member} is on no network with `uplink: routed`"))),
+        ([first, ..], true) => Err((
+            "from",
+            format!(
+                "nothing comes in through NAT but published ports: add it to spec.networks.{first}.publish"
+            ),
+        )),
     }
 }
 

@@ -31,6 +31,9 @@ pub enum Refusal {
     /// What it names is not there.
     #[error("{0}")]
     NotFound(String),
+    /// It asks what cannot be, and is no document with lines.
+    #[error("{0}")]
+    Unfit(String),
 }
 
 fn first_issue(issues: &[Issue]) -> String {
@@ -99,7 +102,7 @@ pub fn apply(
 
 fn check(written: &Written, cluster: &Cluster) -> Vec<Finding> {
     match &written.document {
-        Document::Site(site) => validate::site(&site.spec.lan),
+        Document::Site(site) => validate::site(&site.spec),
         Document::Bundle(bundle) => validate::bundle(&bundle.spec, cluster),
         Document::Deployment(deployment) => {
             let mut findings = expand::check(&deployment.spec, cluster);
@@ -271,10 +274,18 @@ pub fn delete_deployment(draft: &mut Draft, name: &DeploymentName) -> Result<(),
     for id in instances {
         draft.delete(record::instance_key(&id));
         draft.delete(record::placement_key(&id));
+        if draft.cluster.vias.contains_key(&id) {
+            draft.delete(record::via_key(&id));
+        }
     }
     let networks: Vec<_> = draft.cluster.networks.keys().filter(|(d, _)| d == name).cloned().collect();
     for (deployment, network) in networks {
         draft.delete(record::network_key(&deployment, &network));
+    }
+    let mirrors: Vec<_> =
+        draft.cluster.mirrors.keys().filter(|(id, _)| id.deployment == *name).cloned().collect();
+    for (id, port) in mirrors {
+        draft.delete(record::mirror_key(&id, &port));
     }
     draft.delete(format!("deployments/{name}"));
     Ok(())

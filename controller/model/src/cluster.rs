@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use streamer_api::Limits;
 use types::{
     ApplianceRef, BundleName, ChannelName, DeploymentName, HostName, InstanceId, NameError, NetworkName,
-    PolicyName, PublisherName, Revision, SiteName, VersionName, VolumeName,
+    PolicyName, PortName, PublisherName, Revision, SiteName, VersionName, VolumeName,
 };
 
 /// A value and when it last changed.
@@ -45,8 +45,12 @@ pub struct Cluster {
     pub instances: Table<InstanceId, record::Instance>,
     /// By `deployment/member`.
     pub placements: Table<InstanceId, record::Placement>,
-    /// Private networks.
+    /// Networks that cross hosts.
     pub networks: Table<(DeploymentName, NetworkName), record::Network>,
+    /// By whose they are and name: ports that watch.
+    pub mirrors: Table<(InstanceId, PortName), record::Mirror>,
+    /// What is interposed, by its instance.
+    pub vias: Table<InstanceId, record::Via>,
     /// By owner and name.
     pub volumes: Table<(InstanceId, VolumeName), record::Volume>,
     /// By name.
@@ -111,6 +115,8 @@ impl Cluster {
             "instances" => set(&mut self.instances, name.parse()?, value, revision),
             "placements" => set(&mut self.placements, name.parse()?, value, revision),
             "networks" => set(&mut self.networks, pair(name)?, value, revision),
+            "mirrors" => set(&mut self.mirrors, owned(name)?, value, revision),
+            "vias" => set(&mut self.vias, name.parse()?, value, revision),
             "volumes" => set(&mut self.volumes, owned(name)?, value, revision),
             "hosts" => set(&mut self.hosts, name.parse()?, value, revision),
             "facts" => set(&mut self.facts, name.parse()?, value, revision),

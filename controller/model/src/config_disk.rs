@@ -50,11 +50,25 @@ fn env(id: &InstanceId, instance: &Instance, member: &wire::Member) -> String {
     line("PORTS", &joined(instance.ports.iter().map(|port| &port.name)));
     for port in &instance.ports {
         let prefix = format!("PORT_{}", variable(port));
-        let router = member.ports.get(&port.name).and_then(|port| port.router);
+        let part = member.ports.get(&port.name);
         line(&format!("{prefix}_MAC"), &port.mac.to_string());
-        line(&format!("{prefix}_ADDRESS"), &format!("{}/{}", port.address, port.prefix_len));
-        line(&format!("{prefix}_ROUTER"), &router.map(|router| router.to_string()).unwrap_or_default());
+        // A second one only where there is one: shells of guests that know of none read what they always did.
+        for (suffix, address) in ["", "6"].into_iter().zip(&port.addresses) {
+            let router = part.and_then(|part| part.router(address.addr()));
+            line(&format!("{prefix}_ADDRESS{suffix}"), &address.to_string());
+            line(
+                &format!("{prefix}_ROUTER{suffix}"),
+                &router.map(|router| router.to_string()).unwrap_or_default(),
+            );
+        }
         line(&format!("{prefix}_MTU"), &port.mtu.to_string());
+        if let Some(names) = part.and_then(|part| part.names.as_ref()) {
+            line(&format!("{prefix}_DNS"), &joined(&names.servers));
+            line(&format!("{prefix}_DOMAIN"), &names.domain);
+        }
+        if let Some(watched) = port.watched() {
+            line(&format!("{prefix}_WATCHES"), &watched);
+        }
     }
     if let Some(gateway) = &member.gateway {
         line("GATEWAY_FROM", gateway.from.as_str());
@@ -62,6 +76,17 @@ fn env(id: &InstanceId, instance: &Instance, member: &wire::Member) -> String {
         line("LEASES", &leases(gateway));
         line("FORWARDS", &joined(&gateway.forwards));
         line("OUTBOUND", &joined(&gateway.outbound));
+    }
+    if let Some(interposed) = &member.interposed {
+        line("INTERPOSED", &interposed.at);
+        line("INTERPOSED_OUTER", interposed.outer.as_str());
+        line("INTERPOSED_INNER", interposed.inner.as_str());
+        line("INTERPOSED_MAC", &interposed.port.mac.to_string());
+        line("INTERPOSED_ADDRESSES", &joined(&interposed.port.addresses));
+        if let Some((other, secret)) = &interposed.pair {
+            line("INTERPOSED_PAIR_ADDRESSES", &joined(&other.addresses));
+            line("INTERPOSED_PAIR_SECRET", secret);
+        }
     }
     text
 }
@@ -72,11 +97,30 @@ fn network_config(instance: &Instance, member: &wire::Member) -> String {
         let name = &port.name;
         let _ = write!(
             text,
-            "  {name}:\n    match: {{macaddress: \"{}\"}}\n    set-name: {name}\n    mtu: {}\n    addresses: [\"{}/{}\"]\n",
-            port.mac, port.mtu, port.address, port.prefix_len
+            "  {name}:\n    match: {{macaddress: \"{}\"}}\n    set-name: {name}\n    mtu: {}\n",
+            port.mac, port.mtu
         );
-        if let Some(router) = member.ports.get(name).and_then(|port| port.router) {
-            let _ = writeln!(text, "    routes: [{{to: default, via: \"{router}\"}}]");
+        if port.addresses.is_empty() {
+            // It has nothing to ask anybody.
+            text.push_str("    optional: true\n    link-local: []\n    accept-ra: false\n");
+            continue;
+        }
+        let addresses: Vec<_> = port.addresses.iter().map(|address| format!("\"{address}\"")).collect();
+        let _ = writeln!(text, "    addresses: [{}]", addresses.join(", "));
+        let Some(part) = member.ports.get(name) else { continue };
+        let route = |router: &std::net::IpAddr| format!("{{to: default, via: \"{router}\"}}");
+        let routes: Vec<_> = part.routers.iter().map(route).collect();
+        if !routes.is_empty() {
+            let _ = writeln!(text, "    routes: [{}]", routes.join(", "));
+        }
+        if let Some(names) = &part.names {
+            let servers: Vec<_> = names.servers.iter().map(|server| format!("\"{server}\"")).collect();
+            let _ = writeln!(
+                text,
+                "    nameservers: {{addresses: [{}], search: [\"{}\"]}}",
+                servers.join(", "),
+                names.domain
+            );
         }
     }
     text
@@ -87,11 +131,24 @@ fn instance_json(id: &InstanceId, instance: &Instance, member: &wire::Member) ->
         .ports
         .iter()
         .map(|port| {
-            json!({
+            let part = member.ports.get(&port.name);
+            let first = port.addresses.first();
+            let mut content = json!({
                 "name": port.name, "network": port.network, "mac": port.mac, "mtu": port.mtu,
-                "address": format!("{}/{}", port.address, port.prefix_len),
-                "router": member.ports.get(&port.name).and_then(|port| port.router),
-            })
+                "address": first.map(ToString::to_string),
+                "router": first.and_then(|address| part?.router(address.addr())),
+            });
+            if let Some(second) = port.addresses.get(1) {
+                content["address6"] = json!(second);
+                content["router6"] = json!(part.and_then(|part| part.router(second.addr())));
+            }
+            if let Some(names) = part.and_then(|part| part.names.as_ref()) {
+                content["dns"] = json!({"servers": names.servers, "domain": names.domain});
+            }
+            if let Some(watched) = port.watched() {
+                content["watches"] = json!(watched);
+            }
+            content
         })
         .collect();
     let gateway = member.gateway.as_ref().map(|gateway| {
@@ -100,10 +157,23 @@ fn instance_json(id: &InstanceId, instance: &Instance, member: &wire::Member) ->
             "forwards": gateway.forwards, "outbound": gateway.outbound,
         })
     });
-    let content = json!({
+    let interposed = member.interposed.as_ref().map(|interposed| {
+        json!({
+            "outer": interposed.outer, "inner": interposed.inner, "at": interposed.at,
+            "mac": interposed.port.mac, "addresses": interposed.port.addresses,
+            "pair": interposed.pair.as_ref().map(|(other, secret)| {
+                json!({"addresses": other.addresses, "secret": secret})
+            }),
+        })
+    });
+    let mut content = json!({
         "instance": id, "incarnation": instance.incarnation, "appliance": instance.appliance,
         "version": instance.version, "ports": ports, "volumes": instance.volumes, "gateway": gateway,
     });
+    // A member of a bundle sees no trace of what it cannot be.
+    if let Some(interposed) = interposed {
+        content["interposed"] = interposed;
+    }
     format!("{content:#}\n")
 }
 

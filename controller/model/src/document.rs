@@ -1,7 +1,9 @@
 //! Texts to documents, every error with its line, column and field.
 
 use crate::yaml::{self, Content, Node, Position, Step};
-use controller_api::document::{API_VERSION, Appliance, Bundle, Deployment, Document, FixedPort, Site};
+use controller_api::document::{
+    API_VERSION, Appliance, Bundle, Deployment, Document, FixedPort, MirrorPort, Site, VlanUplink,
+};
 use controller_api::rest::Issue;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -139,6 +141,15 @@ fn explain(tree: &Node, path: &[Step<'_>], message: &str) -> Issue {
     {
         return explain_port(tree, path, node);
     }
+    if message.contains("untagged enum NetworkUplink")
+        && let Some(node) = node
+    {
+        let fallback = "write site, nat, routed or {vlan: NUMBER, trunk: NAME}";
+        return match &node.content {
+            Content::Map(_) => explain_map::<VlanUplink>(tree, path, node, fallback),
+            Content::Scalar { .. } | Content::List(_) => tree.locate(path).issue(show(path), fallback),
+        };
+    }
     let mut message = message.to_owned();
     let plain = matches!(node.map(|n| &n.content), Some(Content::Scalar { plain: true, .. }));
     if plain && message.starts_with("invalid type") && message.contains("expected a string") {
@@ -149,25 +160,33 @@ fn explain(tree: &Node, path: &[Step<'_>], message: &str) -> Issue {
 
 /// Serde only says that no variant of an untagged enum fits; this says why the one that was meant does not.
 fn explain_port(tree: &Node, path: &[Step<'_>], node: &Node) -> Issue {
-    let fallback = "write a network's name, or {network: NAME, address: ADDRESS}".to_owned();
+    let fallback = "write a network's name, {network: NAME, address: ADDRESS} or {mirror: NAME}".to_owned();
     match &node.content {
         Content::Scalar { text, .. } => {
             let message = NetworkName::new(text.as_str()).err().map_or(fallback, |error| error.to_string());
             tree.locate(path).issue(show(path), message)
         }
-        Content::Map(_) => match serde_path_to_error::deserialize::<_, FixedPort>(node.to_value()) {
-            Ok(_) => tree.locate(path).issue(show(path), fallback),
-            Err(error) => {
-                let key = error.path().to_string();
-                let mut path = path.to_vec();
-                if key != "." {
-                    path.push(Step::Key(&key));
-                }
-                tree.locate(&path).issue(show(&path), error.inner().to_string())
-            }
-        },
+        Content::Map(_) if node.get("mirror").is_some() => {
+            explain_map::<MirrorPort>(tree, path, node, &fallback)
+        }
+        Content::Map(_) => explain_map::<FixedPort>(tree, path, node, &fallback),
         Content::List(_) => {
             tree.locate(path).issue(show(path), format!("a port joins one network: {fallback}"))
+        }
+    }
+}
+
+/// Why a map is not what it was meant to be.
+fn explain_map<T: DeserializeOwned>(tree: &Node, path: &[Step<'_>], node: &Node, fallback: &str) -> Issue {
+    match serde_path_to_error::deserialize::<_, T>(node.to_value()) {
+        Ok(_) => tree.locate(path).issue(show(path), fallback),
+        Err(error) => {
+            let key = error.path().to_string();
+            let mut path = path.to_vec();
+            if key != "." {
+                path.extend(yaml::steps(&key));
+            }
+            tree.locate(&path).issue(show(&path), error.inner().to_string())
         }
     }
 }

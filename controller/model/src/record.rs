@@ -6,6 +6,7 @@
 //! | `instances/DEPLOYMENT/MEMBER` | [`Instance`] |
 //! | `placements/DEPLOYMENT/MEMBER` | [`Placement`] |
 //! | `networks/DEPLOYMENT/NETWORK` | [`Network`] |
+//! | `mirrors/DEPLOYMENT/MEMBER/PORT` | [`Mirror`] |
 //! | `volumes/DEPLOYMENT/MEMBER/NAME` | [`Volume`] |
 //! | `hosts/NAME`, `facts/HOST`, `desired/HOST` | [`Host`], `HostFacts`, `HostDesired` |
 //! | `versions/PUBLISHER/APPLIANCE/VERSION` | [`Version`] |
@@ -16,16 +17,19 @@
 //! | `decisions/NUMBER` | `DecisionView` |
 //! | `holds/PUBLISHER/APPLIANCE/VERSION` | [`Hold`] |
 //! | `limits/all`, `limits/site/NAME`, `limits/host/NAME` | `Limits` |
+//! | `vias/DEPLOYMENT/MEMBER` | [`Via`] |
 //! | `tokens/ID`, `joins/ID` | [`Token`], [`Join`] |
 
 use controller_api::document::ApplianceSpec;
+use controller_api::interpose::{InterpositionPhase, MemberPort};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use streamer_api::Prefetch;
 use types::{
-    ApplianceRef, ByteSize, DeploymentName, Digest, HostName, InstanceId, MacAddress, NetworkName, PortName,
-    SiteName, VersionName, VolumeName,
+    ApplianceRef, ByteSize, DeploymentName, Digest, HostName, InstanceId, MacAddress, MemberName,
+    NetworkName, PortName, SiteName, VersionName, VolumeName,
 };
 
 /// One member of a deployment, decided but for where.
@@ -58,18 +62,56 @@ pub struct Instance {
 pub struct Port {
     /// The appliance's name for it.
     pub name: PortName,
-    /// Which network it joins.
+    /// Which network it joins, or watches.
     pub network: NetworkName,
     /// Its Ethernet address.
     pub mac: MacAddress,
     /// Its tap on the host.
     pub tap: String,
-    /// Its address.
-    pub address: IpAddr,
-    /// Bits of its network's subnet.
-    pub prefix_len: u8,
+    /// Its addresses with the bits of their subnets, at most one a version of IP; none if it watches.
+    pub addresses: Vec<IpNet>,
     /// Its network's MTU in bytes.
     pub mtu: u16,
+    /// It joins no network, it gets copies and sends nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watches: Option<Watched>,
+}
+
+/// What of a port's network it watches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Watched {
+    /// All of it.
+    Network,
+    /// What one guest sends and is sent there.
+    Port {
+        /// Whose port.
+        member: MemberName,
+        /// Which.
+        port: PortName,
+    },
+}
+
+impl Port {
+    /// It is on this network.
+    #[must_use]
+    pub fn joins(&self, network: &NetworkName) -> bool {
+        self.watches.is_none() && self.network == *network
+    }
+
+    /// Its addresses without their subnets' bits.
+    pub fn ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.addresses.iter().map(IpNet::addr)
+    }
+
+    /// `inside` or `workspace/eth0`, as people write it.
+    #[must_use]
+    pub fn watched(&self) -> Option<String> {
+        self.watches.as_ref().map(|watched| match watched {
+            Watched::Network => self.network.to_string(),
+            Watched::Port { member, port } => format!("{member}/{port}"),
+        })
+    }
 }
 
 /// Where an instance was placed.
@@ -81,11 +123,45 @@ pub struct Placement {
     pub decision: u64,
 }
 
-/// A private network of a deployment.
+/// A network of a deployment that crosses hosts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Network {
-    /// Unique in the cluster, 4,096 to 16,777,215.
+    /// Unique among networks and mirrors of the cluster, 4,096 to 16,777,215.
     pub vni: u32,
+    /// Its router's address on the site's LAN, with the LAN's bits, if it leads there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<IpNet>,
+}
+
+/// How copies come to a port that watches.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Mirror {
+    /// By member that is watched: the number under which its host sends, unique as a network's. A host uses that of the
+    /// first of its members.
+    pub tunnels: BTreeMap<MemberName, u32>,
+}
+
+/// An instance that is interposed at a port: no member of a bundle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Via {
+    /// Where.
+    pub port: MemberPort,
+    /// What it runs.
+    pub with: ApplianceRef,
+    /// How far it is.
+    pub phase: InterpositionPhase,
+    /// The other end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair: Option<Pair>,
+}
+
+/// The other end of an interposed pair.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pair {
+    /// Its instance's member name.
+    pub member: MemberName,
+    /// Known to both ends and to nobody else: 64 hexadecimal digits.
+    pub secret: String,
 }
 
 /// A user's own disk.
@@ -203,6 +279,18 @@ pub fn placement_key(id: &InstanceId) -> String {
 #[must_use]
 pub fn network_key(deployment: &DeploymentName, network: &NetworkName) -> String {
     format!("networks/{deployment}/{network}")
+}
+
+/// `vias/office/via-workspace-eth0-1`.
+#[must_use]
+pub fn via_key(id: &InstanceId) -> String {
+    format!("vias/{id}")
+}
+
+/// `mirrors/office/watcher/sniff`.
+#[must_use]
+pub fn mirror_key(id: &InstanceId, port: &PortName) -> String {
+    format!("mirrors/{id}/{port}")
 }
 
 /// `volumes/office/workspace/home`.

@@ -2,13 +2,15 @@
 
 use crate::cluster::Cluster;
 use crate::{access, address, record};
-use controller_api::document::{
-    BundleSpec, GatewaySpec, LanSpec, MemberSpec, NetworkSpec, NetworkUplink, PortSpec,
-};
-use ipnet::IpNet;
+use controller_api::document::{BundleSpec, GatewaySpec, MemberSpec, PortSpec, SiteSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use types::{ApplianceRef, ByteSize, ChannelName, MemberName, NetworkName, PortName, VersionName};
+
+mod network;
+mod port;
+
+pub(crate) use port::{Watched, chosen, joined, watched};
 
 /// Most members of a bundle.
 pub const MEMBERS_MAX: usize = 64;
@@ -28,6 +30,11 @@ const VOLUME_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=16 << 40;
 const MEMORY_BYTES_MAX: u64 = 1 << 40;
 /// Most processors of a member.
 const VCPUS_MAX: u32 = 64;
+
+/// Largest packets of a LAN in bytes.
+const LAN_MTU: std::ops::RangeInclusive<u16> = 576..=9_216;
+/// Largest packets between hosts in bytes: the smallest leaves 576 in a VXLAN over IPv6.
+const UNDERLAY_MTU: std::ops::RangeInclusive<u16> = 646..=u16::MAX;
 
 /// Something wrong at a path such as `spec.members.gateway.appliance`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,14 +58,6 @@ impl Findings {
         if count > max {
             self.add(path, format!("{count} {what} are more than {max}"));
         }
-    }
-}
-
-/// The network a port joins and the address it asks for.
-pub(crate) fn port_target(port: &PortSpec) -> (&NetworkName, Option<IpAddr>) {
-    match port {
-        PortSpec::Network(network) => (network, None),
-        PortSpec::Fixed(fixed) => (&fixed.network, fixed.address),
     }
 }
 
@@ -133,7 +132,7 @@ pub fn bundle(spec: &BundleSpec, cluster: &Cluster) -> Vec<Finding> {
     if spec.members.is_empty() {
         findings.add("spec.members", "a bundle has at least one member");
     }
-    networks(spec, &mut findings);
+    network::check(spec, &mut findings);
     for (name, member) in &spec.members {
         self::member(spec, name, member, cluster, &mut findings);
     }
@@ -152,51 +151,6 @@ pub fn bundle(spec: &BundleSpec, cluster: &Cluster) -> Vec<Finding> {
     findings.0
 }
 
-fn networks(spec: &BundleSpec, findings: &mut Findings) {
-    let mut seen: Vec<(&NetworkName, IpNet)> = Vec::new();
-    for (name, network) in &spec.networks {
-        let path = format!("spec.networks.{name}");
-        if spec.members.keys().any(|member| member.as_str() == name.as_str()) {
-            findings
-                .add(&path, format!("{name} is also a member: access rules could mean either, rename one"));
-        }
-        match (network.uplink, network.subnet) {
-            (Some(NetworkUplink::Site), Some(_)) => {
-                let message = "a network with `uplink: site` has the site's own subnet: remove this line";
-                findings.add(format!("{path}.subnet"), message);
-            }
-            (Some(NetworkUplink::Site), None) => {}
-            (None, None) => {
-                findings.add(&path, "write a subnet such as 10.20.0.0/24, or `uplink: site`");
-            }
-            (None, Some(subnet)) => subnet_of(&path, name, subnet, &mut seen, findings),
-        }
-    }
-}
-
-fn subnet_of<'a>(
-    path: &str,
-    name: &'a NetworkName,
-    subnet: IpNet,
-    seen: &mut Vec<(&'a NetworkName, IpNet)>,
-    findings: &mut Findings,
-) {
-    let path = format!("{path}.subnet");
-    if subnet != subnet.trunc() {
-        findings.add(&path, format!("{subnet} has bits set after its prefix: write {}", subnet.trunc()));
-    }
-    if subnet.prefix_len() < 8 || subnet.max_prefix_len() - subnet.prefix_len() < 2 {
-        findings.add(
-            &path,
-            format!("{subnet} is too small or too large: write a prefix of 8 to 30 bits (IPv6: to 126)"),
-        );
-    }
-    if let Some((other, taken)) = seen.iter().find(|(_, taken)| address::overlap(*taken, subnet)) {
-        findings.add(&path, format!("{subnet} overlaps {taken} of network {other}: take another"));
-    }
-    seen.push((name, subnet));
-}
-
 fn member(
     spec: &BundleSpec,
     name: &MemberName,
@@ -208,7 +162,7 @@ fn member(
     findings.limit(&format!("{path}.ports"), "ports", member.ports.len(), PORTS_MAX);
     findings.limit(&format!("{path}.volumes"), "volumes", member.volumes.len(), VOLUMES_MAX);
     for (port, target) in &member.ports {
-        port_network(spec, &format!("{path}.ports.{port}"), target, findings);
+        port::check(spec, &format!("{path}.ports.{port}"), target, findings);
     }
     one_port_per_network(&path, member, findings);
     if let Some(gateway) = &member.gateway {
@@ -226,23 +180,10 @@ fn member(
     }
 }
 
-fn port_network(spec: &BundleSpec, path: &str, target: &PortSpec, findings: &mut Findings) {
-    let (network, fixed) = port_target(target);
-    let Some(network_spec) = spec.networks.get(network) else {
-        let known = choices(spec.networks.keys(), "add it under spec.networks");
-        return findings.add(path, format!("there is no network {network}: {known}"));
-    };
-    if let (Some(address), NetworkSpec { subnet: Some(subnet), .. }) = (fixed, network_spec)
-        && let Some(message) = address::unusable(address, *subnet)
-    {
-        findings.add(format!("{path}.address"), message);
-    }
-}
-
 fn one_port_per_network(path: &str, member: &MemberSpec, findings: &mut Findings) {
     let mut joined: BTreeMap<&NetworkName, &PortName> = BTreeMap::new();
     for (port, target) in &member.ports {
-        let (network, _) = port_target(target);
+        let Some(network) = self::joined(target) else { continue };
         if let Some(other) = joined.insert(network, port) {
             findings.add(
                 format!("{path}.ports.{port}"),
@@ -254,10 +195,19 @@ fn one_port_per_network(path: &str, member: &MemberSpec, findings: &mut Findings
 
 fn gateway_ports(path: &str, member: &MemberSpec, gateway: &GatewaySpec, findings: &mut Findings) {
     for (field, port) in [("from", &gateway.from), ("to", &gateway.to)] {
-        if !member.ports.contains_key(port) {
-            let known = choices(member.ports.keys(), "add it under ports");
-            findings
-                .add(format!("{path}.gateway.{field}"), format!("this member has no port {port}: {known}"));
+        let path = format!("{path}.gateway.{field}");
+        match member.ports.get(port) {
+            None => {
+                let known = choices(member.ports.keys(), "add it under ports");
+                findings.add(path, format!("this member has no port {port}: {known}"));
+            }
+            Some(PortSpec::Mirror(_)) => {
+                findings.add(
+                    path,
+                    format!("port {port} watches and sends nothing: write one that joins a network"),
+                );
+            }
+            Some(PortSpec::Network(_) | PortSpec::Fixed(_)) => {}
         }
     }
     if gateway.from == gateway.to {
@@ -317,17 +267,19 @@ fn hardware(
 fn addresses(spec: &BundleSpec, findings: &mut Findings) {
     let mut taken: BTreeMap<(&NetworkName, IpAddr), (&MemberName, &PortName)> = BTreeMap::new();
     for (member, port, target) in every_port(spec) {
-        let (network, Some(address)) = port_target(target) else { continue };
-        if let Some((other, other_port)) = taken.insert((network, address), (member, port)) {
-            findings.add(
-                format!("spec.members.{member}.ports.{port}.address"),
-                format!("{address} is already the address of {other}'s port {other_port}: take another"),
-            );
+        let Some(network) = joined(target) else { continue };
+        for (field, address) in port::fields(target) {
+            if let Some((other, other_port)) = taken.insert((network, address), (member, port)) {
+                findings.add(
+                    format!("spec.members.{member}.ports.{port}.{field}"),
+                    format!("{address} is already the address of {other}'s port {other_port}: take another"),
+                );
+            }
         }
     }
 }
 
-fn every_port(spec: &BundleSpec) -> impl Iterator<Item = (&MemberName, &PortName, &PortSpec)> {
+pub(crate) fn every_port(spec: &BundleSpec) -> impl Iterator<Item = (&MemberName, &PortName, &PortSpec)> {
     spec.members
         .iter()
         .flat_map(|(member, spec)| spec.ports.iter().map(move |(port, target)| (member, port, target)))
@@ -336,7 +288,7 @@ fn every_port(spec: &BundleSpec) -> impl Iterator<Item = (&MemberName, &PortName
 /// The networks a gateway member joins: protected side, far side.
 pub(crate) fn gateway_networks(member: &MemberSpec) -> Option<(&NetworkName, &NetworkName)> {
     let gateway = member.gateway.as_ref()?;
-    let network = |port: &PortName| member.ports.get(port).map(|target| port_target(target).0);
+    let network = |port: &PortName| member.ports.get(port).and_then(joined);
     Some((network(&gateway.from)?, network(&gateway.to)?))
 }
 
@@ -348,11 +300,8 @@ fn gateways(spec: &BundleSpec, findings: &mut Findings) {
             continue;
         }
         let path = format!("spec.members.{name}.gateway");
-        if spec.networks.get(from).is_some_and(|network| network.uplink.is_some()) {
-            findings.add(
-                format!("{path}.from"),
-                format!("{from} is the site's own LAN, which has its own router"),
-            );
+        if let Some(problem) = spec.networks.get(from).and_then(network::routed_otherwise) {
+            findings.add(format!("{path}.from"), format!("{from} {problem}"));
         }
         if let Some((_, other)) = leads.insert(from, (to, name)) {
             findings.add(format!("{path}.from"), format!("{other} is already the gateway of {from}"));
@@ -374,10 +323,11 @@ fn gateways(spec: &BundleSpec, findings: &mut Findings) {
     }
 }
 
-/// Everything that is wrong with a site's LAN.
+/// Everything that is wrong with a site.
 #[must_use]
-pub fn site(lan: &LanSpec) -> Vec<Finding> {
+pub fn site(spec: &SiteSpec) -> Vec<Finding> {
     let mut findings = Findings::default();
+    let lan = &spec.lan;
     if lan.subnet != lan.subnet.trunc() {
         let message = format!("{} has bits set after its prefix: write {}", lan.subnet, lan.subnet.trunc());
         findings.add("spec.lan.subnet", message);
@@ -390,6 +340,13 @@ pub fn site(lan: &LanSpec) -> Vec<Finding> {
     }
     if lan.last < lan.first {
         findings.add("spec.lan.last", format!("{} is before {}", lan.last, lan.first));
+    }
+    let mtus = [("lan.mtu", lan.mtu, LAN_MTU), ("underlay_mtu", spec.underlay_mtu, UNDERLAY_MTU)];
+    for (field, mtu, range) in mtus {
+        if let Some(mtu) = mtu.filter(|mtu| !range.contains(mtu)) {
+            let message = format!("{mtu} is not {} to {} bytes", range.start(), range.end());
+            findings.add(format!("spec.{field}"), message);
+        }
     }
     findings.0
 }

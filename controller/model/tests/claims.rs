@@ -469,7 +469,7 @@ proptest! {
         let ports: Vec<_> = cluster.instances.values().flat_map(|instance| instance.ports.clone()).collect();
         let macs: BTreeSet<_> = ports.iter().map(|port| port.mac).collect();
         let taps: BTreeSet<_> = ports.iter().map(|port| port.tap.clone()).collect();
-        let lan: Vec<_> = ports.iter().filter(|port| port.mtu == 1_500).map(|port| port.address).collect();
+        let lan: Vec<_> = ports.iter().filter(|port| port.mtu == 1_500).flat_map(record::Port::ips).collect();
         let vnis: BTreeSet<_> = cluster.networks.values().map(|network| network.vni).collect();
         prop_assert_eq!(macs.len(), ports.len());
         prop_assert_eq!(taps.len(), ports.len());
