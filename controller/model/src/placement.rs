@@ -4,7 +4,7 @@
 //! where a volume lies is known here, and a choice that breaks a hard limit is passed over with its reason.
 
 use crate::cluster::Cluster;
-use crate::record;
+use crate::{interpose, record};
 use controller_api::agent::HostStatus;
 use std::collections::{BTreeMap, BTreeSet};
 use types::{HostName, InstanceId, PolicyName, SiteName, VolumeName};
@@ -57,8 +57,12 @@ pub struct Question {
     pub id: InstanceId,
     /// What it needs.
     pub instance: record::Instance,
-    /// Where it has to be, if its volumes lie somewhere.
+    /// Where it has to be, if its volumes lie somewhere, or the instance it follows is there.
     pub pinned: Option<HostName>,
+    /// The instance it follows, if it is interposed at one's port.
+    pub follows: Option<InstanceId>,
+    /// Bytes of memory that those need which follow it.
+    pub followers_memory: u64,
     /// At which site it has to be, if its deployment is at one.
     pub site: Option<SiteName>,
     /// Every host that can hold instances, in name order.
@@ -66,16 +70,18 @@ pub struct Question {
 }
 
 /// Instances without a placement: those that need most memory first, as a large one fits in fewer places; equals in
-/// name order.
+/// name order. Those that follow another one come after all others.
 #[must_use]
 pub fn unplaced(cluster: &Cluster) -> Vec<InstanceId> {
     let mut unplaced: Vec<_> =
         cluster.instances.iter().filter(|(id, _)| !cluster.placements.contains_key(id)).collect();
-    unplaced.sort_by_key(|(id, instance)| (std::cmp::Reverse(instance.memory), (*id).clone()));
+    unplaced.sort_by_key(|(id, instance)| {
+        (cluster.vias.contains_key(id), std::cmp::Reverse(instance.memory), (*id).clone())
+    });
     unplaced.into_iter().map(|(id, _)| id.clone()).collect()
 }
 
-/// The question about one instance; none if it or its bundle is gone.
+/// The question about one instance; none if it or its bundle is gone, or what it follows has no host yet.
 #[must_use]
 pub fn question(
     cluster: &Cluster,
@@ -86,6 +92,7 @@ pub fn question(
     let instance = cluster.instances.get(id)?;
     let deployment = cluster.deployments.get(&id.deployment)?;
     let bundle = cluster.bundles.get(&deployment.bundle)?;
+    let (follows, beside) = interpose::follows(cluster, id).ok()?.unzip();
     let policy = match &bundle.policies.placement {
         Some(policy) => policy.clone(),
         None => DEFAULT_POLICY.parse().ok()?,
@@ -100,7 +107,9 @@ pub fn question(
         policy,
         id: id.clone(),
         instance: instance.value.clone(),
-        pinned: pinned(cluster, id, &instance.volumes),
+        pinned: beside.or_else(|| pinned(cluster, id, &instance.volumes)),
+        follows,
+        followers_memory: interpose::followers_memory(cluster, id),
         site: cluster.site_of(deployment),
         candidates,
     })
@@ -167,6 +176,9 @@ pub fn forbidden(question: &Question, host: &HostName) -> Option<String> {
         return Some(format!("{host} is no host of this cluster"));
     };
     if let Some(pinned) = question.pinned.as_ref().filter(|pinned| *pinned != host) {
+        if let Some(follows) = &question.follows {
+            return Some(format!("{host} does not have {follows}, {pinned} does"));
+        }
         return Some(format!("{host} does not hold the instance's volumes, {pinned} does"));
     }
     if let Some(site) = question.site.as_ref().filter(|site| **site != candidate.site) {
@@ -175,11 +187,12 @@ pub fn forbidden(question: &Question, host: &HostName) -> Option<String> {
     if !candidate.online {
         return Some(format!("{host} is offline"));
     }
-    if candidate.memory_free < question.instance.memory.0 {
+    let needed = question.instance.memory.0.saturating_add(question.followers_memory);
+    if candidate.memory_free < needed {
         let free_mib = candidate.memory_free >> 20;
         return Some(format!(
             "{host} has {free_mib}MiB of memory free, {} are needed",
-            question.instance.memory
+            types::ByteSize(needed)
         ));
     }
     None
