@@ -30,6 +30,30 @@ impl Guest {
         assert_eq!((&self.0).write(&bytes).unwrap(), bytes.len());
     }
 
+    pub(crate) fn into_tap(self) -> File {
+        self.0
+    }
+
+    /// Writes a frame that the other end may cut into TCP segments of `segment` bytes of payload each.
+    pub(crate) fn send_in_segments(&self, frame: &[u8], segment: u16) {
+        const NEEDS_CHECKSUM: u8 = 1;
+        const TCP_OVER_IPV4: u8 = 1;
+        let (headers, tcp_at, checksum_at) = (54u16, 34u16, 16u16);
+        let mut bytes = vec![NEEDS_CHECKSUM, TCP_OVER_IPV4];
+        for field in [headers, segment, tcp_at, checksum_at] {
+            bytes.extend(field.to_le_bytes());
+        }
+        bytes.extend_from_slice(frame);
+        assert_eq!((&self.0).write(&bytes).unwrap(), bytes.len());
+    }
+
+    /// Writes a frame, and does not mind if the kernel takes it for none.
+    pub(crate) fn send_anything(&self, frame: &[u8]) {
+        let mut bytes = vec![0; VNET_HEADER_BYTES];
+        bytes.extend_from_slice(frame);
+        let _ = (&self.0).write(&bytes);
+    }
+
     /// The next frame that is there already.
     pub(crate) fn take(&self) -> Option<Vec<u8>> {
         let mut bytes = vec![0; 70_000];
@@ -40,6 +64,13 @@ impl Guest {
         }
     }
 
+    /// Waits for a frame, at most so long.
+    pub(crate) fn wait(&self, longest: Duration) {
+        use nix::poll::{PollFd, PollFlags, poll};
+        let milliseconds = u16::try_from(longest.as_millis()).unwrap();
+        let _ = poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], milliseconds);
+    }
+
     /// Waits for `wanted`, and returns what came before it.
     pub(crate) fn wait_for(&self, wanted: &[u8]) -> Vec<Vec<u8>> {
         let deadline = Instant::now() + ARRIVAL_TIMEOUT;
@@ -48,10 +79,7 @@ impl Guest {
             match self.take() {
                 Some(frame) if frame == wanted => return before,
                 Some(frame) => before.push(frame),
-                None => {
-                    use nix::poll::{PollFd, PollFlags, poll};
-                    let _ = poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], 100u16);
-                }
+                None => self.wait(Duration::from_millis(100)),
             }
         }
         panic!("the frame did not arrive; {} others did: {before:02x?}", before.len());
