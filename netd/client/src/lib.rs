@@ -2,9 +2,9 @@
 //!
 //! Each call makes its own connection. Start at [`Client`]; the contract is in [`netd_api`].
 
-use chassis::unix_http::{self, CallError};
+use chassis::unix_http::{self, CallError, Streamed};
 use hyper::Method;
-use netd_api::{Desired, PlanReport, Status};
+use netd_api::{Capture, Desired, Explanation, Flow, PlanReport, Question, Status};
 use std::path::PathBuf;
 
 /// Calls one host's netd.
@@ -48,5 +48,29 @@ impl Client {
     /// [`CallError`].
     pub async fn purge(&self) -> Result<Status, CallError> {
         self.0.call(Method::POST, "/v1/purge", &()).await
+    }
+
+    /// Why a connection would pass or not.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`] with 404 `unknown-port` or 422 `invalid-request`.
+    pub async fn explain(&self, question: &Question) -> Result<Explanation, CallError> {
+        self.0.call(Method::POST, "/v1/explain", question).await
+    }
+
+    /// Frames of ports as pcapng, as they come; dropping it ends the capture.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`] with 404 `unknown-port`, 422 `invalid-request` or 429 `too-many-captures`.
+    pub async fn capture(&self, capture: &Capture) -> Result<Streamed, CallError> {
+        self.0.call_streamed(Method::POST, "/v1/capture", capture).await
+    }
+
+    /// Who speaks with whom.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn flows(&self) -> Result<Vec<Flow>, CallError> {
+        self.0.call(Method::GET, "/v1/flows", &()).await
     }
 }
