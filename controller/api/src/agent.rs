@@ -56,6 +56,25 @@ pub enum ToAgent {
         /// Whose reads.
         instance: InstanceId,
     },
+    /// Ask netd whether a connection would be let through, answered by [`ToController::Explanation`].
+    Explain {
+        /// Echoed in the answer.
+        request: u32,
+        /// For netd.
+        question: Box<netd_api::Question>,
+    },
+    /// Tell who speaks with whom, answered by [`ToController::Flows`].
+    Flows {
+        /// Echoed in the answer.
+        request: u32,
+    },
+    /// Open a stream of binary frames with what netd captures, as a console's; nothing is sent back but its end.
+    CaptureOpen {
+        /// Chosen by the controller, unique in this connection, also among consoles.
+        stream: u32,
+        /// For netd.
+        capture: netd_api::Capture,
+    },
 }
 
 /// From the agent.
@@ -86,7 +105,25 @@ pub enum ToController {
         /// Why there is none.
         problem: Option<String>,
     },
-    /// The console could not be opened or has ended.
+    /// Answer to [`ToAgent::Explain`].
+    Explanation {
+        /// As asked.
+        request: u32,
+        /// netd's; absent if it does not answer, or a port is not here.
+        explanation: Option<Box<netd_api::Explanation>>,
+        /// Why there is none.
+        problem: Option<String>,
+    },
+    /// Answer to [`ToAgent::Flows`].
+    Flows {
+        /// As asked.
+        request: u32,
+        /// netd's; absent if it does not answer.
+        flows: Option<Vec<netd_api::Flow>>,
+        /// Why there are none.
+        problem: Option<String>,
+    },
+    /// The console or capture could not be opened or has ended.
     ConsoleClosed {
         /// As asked.
         stream: u32,

@@ -5,7 +5,7 @@ use crate::interpose::InterpositionView;
 use netd_api::{Counter, Flow, MirrorStatus, PortStatus, RouterStatus, Stage, Uplink, Verdict};
 use serde::{Deserialize, Serialize};
 use types::{ApplianceRef, DeploymentName, HostName, MacAddress, MemberName, NetworkName, PortName};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// One network of a deployment, as desired and as its hosts see it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -231,7 +231,8 @@ pub struct TopologyMirror {
 }
 
 /// What is captured, in the query of `GET /v1/capture`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct CaptureQuery {
     /// `deployment/member` or `deployment/member/port`.
@@ -248,7 +249,8 @@ pub struct CaptureQuery {
 }
 
 /// A question about a connection, in the query of `GET /v1/explain`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainQuery {
     /// Who opens it: `deployment/member/port`, `deployment/member` if it has one port, or an address.

@@ -26,6 +26,13 @@
 //! | `GET /v1/instances/{deployment}/{member}/console` | WebSocket, binary frames both ways (`?token=` for browsers) | |
 //! | `GET /v1/instances/{deployment}/{member}/boot` | | [`BootView`] |
 //! | `GET /v1/instances/{deployment}/{member}/stream` | | [`StreamView`](crate::stream::StreamView); also of one that is gone, while a host remembers |
+//! | `PUT /v1/deployments/{name}/interpositions` | [`InterpositionSpec`](crate::interpose::InterpositionSpec) | [`DeploymentView`]; it is in the document then |
+//! | `DELETE /v1/deployments/{name}/interpositions?port=MEMBER/PORT&with=APPLIANCE` | | [`DeploymentView`] |
+//! | `GET /v1/deployments/{name}/topology` | | [`TopologyView`](crate::network::TopologyView) |
+//! | `GET /v1/networks`, `/v1/networks/{deployment}/{name}` | | [`NetworkView`](crate::network::NetworkView) |
+//! | `GET /v1/explain?from=PORT&to=PORT&tcp=N` | | [`ExplanationView`](crate::network::ExplanationView) |
+//! | `GET /v1/flows?of=DEPLOYMENT/NETWORK` | | [`FlowsView`](crate::network::FlowsView) |
+//! | `GET /v1/capture?of=DEPLOYMENT/MEMBER/PORT` | | pcapng, streamed; wants an admin token |
 //! | `GET /v1/images/{digest}/profiles` | | `Vec<Profile>`: what hosts are given, published or learnt |
 //! | `GET /v1/holds` | | [`HoldView`](crate::stream::HoldView) |
 //! | `PUT`, `DELETE /v1/holds/{publisher}/{appliance}/{version}` | [`HoldRequest`](crate::stream::HoldRequest) | [`HoldView`](crate::stream::HoldView); 204 |
@@ -34,6 +41,7 @@
 //! | `GET /openapi.json`, `/metrics`, `/healthz`, `/` | no token | |
 
 use crate::agent::{HostFacts, HostStatus, InstanceState};
+use crate::interpose::InterpositionView;
 use crate::document::{ApplianceSpec, BundleSpec, DeploymentSpec, SiteSpec};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -160,8 +168,11 @@ pub struct DeploymentView {
     pub spec: DeploymentSpec,
     /// All its instances are ready.
     pub ready: bool,
-    /// Its members.
+    /// Its members, and what is interposed.
     pub instances: Vec<InstanceView>,
+    /// What is in the paths of its ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interpositions: Vec<InterpositionView>,
     /// What keeps it from being ready, for people.
     pub problems: Vec<String>,
 }

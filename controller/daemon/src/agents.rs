@@ -307,13 +307,23 @@ async fn take_message(app: &App, host: &HostName, message: ToController) {
         }
         ToController::Stream { request, report, problem } => {
             let answer = report.map(|report| *report);
-            let answer = answer.ok_or_else(|| problem.unwrap_or_else(|| "it says nothing".into()));
-            app.live.stream_answer(host, request, answer);
+            app.live.stream_answer(host, request, answer.ok_or_else(|| silence(problem)));
+        }
+        ToController::Explanation { request, explanation, problem } => {
+            let answer = explanation.map(|explanation| *explanation);
+            app.live.explanation(host, request, answer.ok_or_else(|| silence(problem)));
+        }
+        ToController::Flows { request, flows, problem } => {
+            app.live.flows_answer(host, request, flows.ok_or_else(|| silence(problem)));
         }
         ToController::ConsoleClosed { stream, reason } => {
             app.live.console_event(host, stream, ConsoleEvent::Closed(reason));
         }
     }
+}
+
+fn silence(problem: Option<String>) -> String {
+    problem.unwrap_or_else(|| "it says nothing".into())
 }
 
 async fn agent_event(app: &App, host: &HostName, event: AgentEvent) {

@@ -4,7 +4,9 @@ mod catalogue;
 mod changes;
 mod console;
 mod documents;
+mod interpositions;
 mod membership;
+mod networks;
 mod objects;
 mod streams;
 mod tokens;
@@ -101,6 +103,13 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(streams::holds))
         .routes(routes!(streams::put_hold, streams::delete_hold))
         .routes(routes!(streams::limits, streams::put_limits))
+        .routes(routes!(interpositions::put, interpositions::delete))
+        .routes(routes!(networks::topology))
+        .routes(routes!(networks::list))
+        .routes(routes!(networks::one))
+        .routes(routes!(networks::explain))
+        .routes(routes!(networks::flows))
+        .routes(routes!(networks::capture))
         .layer(DefaultBodyLimit::max(BODY_LEN_MAX))
         .merge(
             OpenApiRouter::new()

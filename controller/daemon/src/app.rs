@@ -68,6 +68,9 @@ impl App {
     /// Takes a host's status up, and tells watchers what is otherwise than before.
     pub(crate) fn report(&self, host: &HostName, status: HostStatus, now_ms: u64) {
         let (changed, otherwise) = self.live.report(host, status, now_ms);
+        let cluster = self.ledger.cluster();
+        // What is interposed comes into its path when it is ready.
+        let via = changed.iter().any(|id| cluster.vias.contains_key(id));
         let deployments: std::collections::BTreeSet<_> =
             changed.iter().map(|id| id.deployment.to_string()).collect();
         for id in changed {
@@ -78,6 +81,8 @@ impl App {
         }
         if otherwise {
             self.ledger.hint("hosts", host.to_string());
+        }
+        if otherwise || via {
             self.wake();
         }
     }

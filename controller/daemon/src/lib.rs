@@ -22,6 +22,7 @@ mod ledger;
 mod library;
 mod live;
 mod metainfo;
+mod networks;
 mod policies;
 mod problem;
 mod reconcile;

@@ -3,6 +3,7 @@
 
 use controller_api::agent::{HostStatus, InstanceStatus, ToAgent};
 use controller_api::stream::StreamReport;
+use netd_api::{Capture, Explanation, Flow, Question};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,6 +48,9 @@ struct Session {
     outbox: mpsc::Sender<Outgoing>,
     logs: HashMap<u32, Asker<String>>,
     streams: HashMap<u32, Asker<StreamReport>>,
+    explanations: HashMap<u32, Asker<Explanation>>,
+    flows: HashMap<u32, Asker<Vec<Flow>>>,
+    /// Consoles, and captures, which are read like one.
     consoles: HashMap<u32, mpsc::Sender<ConsoleEvent>>,
 }
 
@@ -74,8 +78,15 @@ impl Live {
         let (outbox, inbox) = mpsc::channel(OUTBOX);
         let id = self.sessions.fetch_add(1, Ordering::Relaxed);
         let mut inner = self.inner();
-        let (logs, streams, consoles) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let session = Session { id, outbox, logs, streams, consoles };
+        let session = Session {
+            id,
+            outbox,
+            logs: HashMap::new(),
+            streams: HashMap::new(),
+            explanations: HashMap::new(),
+            flows: HashMap::new(),
+            consoles: HashMap::new(),
+        };
         inner.sessions.insert(host.clone(), session);
         let seen = inner.seen.entry(host.clone()).or_default();
         (seen.online, seen.seen_ms) = (true, now_ms);
@@ -155,6 +166,40 @@ impl Live {
         session.outbox.try_send(message).map_err(|_| format!("host {host} does not take messages"))
     }
 
+    /// Sends a request that is answered once.
+    fn ask<T>(
+        &self,
+        host: &HostName,
+        message: impl FnOnce(u32) -> ToAgent,
+        askers: fn(&mut Session) -> &mut HashMap<u32, Asker<T>>,
+    ) -> Result<oneshot::Receiver<Result<T, String>>, String> {
+        let request = self.streams.fetch_add(1, Ordering::Relaxed);
+        let mut inner = self.inner();
+        Self::send(&inner, host, Outgoing::Message(message(request)))?;
+        let (answer, waiting) = oneshot::channel();
+        if let Some(session) = inner.sessions.get_mut(host) {
+            let askers = askers(session);
+            askers.retain(|_, asker| !asker.is_closed());
+            askers.insert(request, answer);
+        }
+        Ok(waiting)
+    }
+
+    fn answer<T>(
+        &self,
+        host: &HostName,
+        request: u32,
+        answer: Result<T, String>,
+        askers: fn(&mut Session) -> &mut HashMap<u32, Asker<T>>,
+    ) {
+        let mut inner = self.inner();
+        let asker = inner.sessions.get_mut(host).and_then(|session| askers(session).remove(&request));
+        if let Some(asker) = asker {
+            // The asker may have given up.
+            let _ = asker.send(answer);
+        }
+    }
+
     /// Asks for the end of a serial log.
     pub(crate) fn log_tail(
         &self,
@@ -162,24 +207,13 @@ impl Live {
         instance: &InstanceId,
         bytes_max: u32,
     ) -> Result<oneshot::Receiver<Result<String, String>>, String> {
-        let request = self.streams.fetch_add(1, Ordering::Relaxed);
-        let mut inner = self.inner();
-        let message = ToAgent::LogTail { request, instance: instance.clone(), bytes_max };
-        Self::send(&inner, host, Outgoing::Message(message))?;
-        let (answer, waiting) = oneshot::channel();
-        if let Some(session) = inner.sessions.get_mut(host) {
-            session.logs.retain(|_, asker| !asker.is_closed());
-            session.logs.insert(request, answer);
-        }
-        Ok(waiting)
+        let instance = instance.clone();
+        let message = |request| ToAgent::LogTail { request, instance, bytes_max };
+        self.ask(host, message, |session| &mut session.logs)
     }
 
     pub(crate) fn log_answer(&self, host: &HostName, request: u32, answer: Result<String, String>) {
-        let asker = self.inner().sessions.get_mut(host).and_then(|session| session.logs.remove(&request));
-        if let Some(asker) = asker {
-            // The asker may have given up.
-            let _ = asker.send(answer);
-        }
+        self.answer(host, request, answer, |session| &mut session.logs);
     }
 
     /// Asks what an instance's reads waited for.
@@ -188,24 +222,49 @@ impl Live {
         host: &HostName,
         instance: &InstanceId,
     ) -> Result<oneshot::Receiver<Result<StreamReport, String>>, String> {
-        let request = self.streams.fetch_add(1, Ordering::Relaxed);
-        let mut inner = self.inner();
-        let message = ToAgent::StreamReport { request, instance: instance.clone() };
-        Self::send(&inner, host, Outgoing::Message(message))?;
-        let (answer, waiting) = oneshot::channel();
-        if let Some(session) = inner.sessions.get_mut(host) {
-            session.streams.retain(|_, asker| !asker.is_closed());
-            session.streams.insert(request, answer);
-        }
-        Ok(waiting)
+        let instance = instance.clone();
+        let message = |request| ToAgent::StreamReport { request, instance };
+        self.ask(host, message, |session| &mut session.streams)
     }
 
     pub(crate) fn stream_answer(&self, host: &HostName, request: u32, answer: Result<StreamReport, String>) {
-        let asker = self.inner().sessions.get_mut(host).and_then(|session| session.streams.remove(&request));
-        if let Some(asker) = asker {
-            // The asker may have given up.
-            let _ = asker.send(answer);
-        }
+        self.answer(host, request, answer, |session| &mut session.streams);
+    }
+
+    /// Asks whether a connection would be let through.
+    pub(crate) fn explain(
+        &self,
+        host: &HostName,
+        question: Question,
+    ) -> Result<oneshot::Receiver<Result<Explanation, String>>, String> {
+        let question = Box::new(question);
+        let message = |request| ToAgent::Explain { request, question };
+        self.ask(host, message, |session| &mut session.explanations)
+    }
+
+    pub(crate) fn explanation(&self, host: &HostName, request: u32, answer: Result<Explanation, String>) {
+        self.answer(host, request, answer, |session| &mut session.explanations);
+    }
+
+    /// Asks who speaks with whom.
+    pub(crate) fn flows(
+        &self,
+        host: &HostName,
+    ) -> Result<oneshot::Receiver<Result<Vec<Flow>, String>>, String> {
+        self.ask(host, |request| ToAgent::Flows { request }, |session| &mut session.flows)
+    }
+
+    pub(crate) fn flows_answer(&self, host: &HostName, request: u32, answer: Result<Vec<Flow>, String>) {
+        self.answer(host, request, answer, |session| &mut session.flows);
+    }
+
+    /// Opens a stream of frames, to be read and closed as a console's.
+    pub(crate) fn capture_open(
+        &self,
+        host: &HostName,
+        capture: Capture,
+    ) -> Result<(u32, mpsc::Receiver<ConsoleEvent>), String> {
+        self.open(host, |stream| ToAgent::CaptureOpen { stream, capture })
     }
 
     /// Opens a console.
@@ -214,10 +273,18 @@ impl Live {
         host: &HostName,
         instance: &InstanceId,
     ) -> Result<(u32, mpsc::Receiver<ConsoleEvent>), String> {
+        let instance = instance.clone();
+        self.open(host, |stream| ToAgent::ConsoleOpen { stream, instance })
+    }
+
+    fn open(
+        &self,
+        host: &HostName,
+        message: impl FnOnce(u32) -> ToAgent,
+    ) -> Result<(u32, mpsc::Receiver<ConsoleEvent>), String> {
         let stream = self.streams.fetch_add(1, Ordering::Relaxed);
         let mut inner = self.inner();
-        let message = ToAgent::ConsoleOpen { stream, instance: instance.clone() };
-        Self::send(&inner, host, Outgoing::Message(message))?;
+        Self::send(&inner, host, Outgoing::Message(message(stream)))?;
         let (events, receiver) = mpsc::channel(CONSOLE_BUFFER);
         if let Some(session) = inner.sessions.get_mut(host) {
             session.consoles.insert(stream, events);

@@ -141,6 +141,7 @@ impl From<Refusal> for Refused {
             Refusal::Invalid(issues) => Self::invalid(message).with_issues(issues),
             Refusal::Conflict(_) => Self::conflict(message),
             Refusal::NotFound(_) => Self::not_found(message),
+            Refusal::Unfit(_) => Self::invalid(message),
         }
     }
 }

@@ -8,7 +8,7 @@ use chassis::clock::unix_ms;
 use chassis::reconcile::{Pass, Reconciler};
 use controller_api::rest::{ChoiceView, DecisionView, ProblemCode};
 use controller_model::placement::{self, DECISIONS_MAX, Question};
-use controller_model::{Cluster, Draft, desired, name, record, streams};
+use controller_model::{Cluster, Draft, desired, interpose, name, record, streams};
 use plugins_runtime::placement::{Decision, PlacementInput, Reason, Rejection, Verdict};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +37,13 @@ impl Reconciler for Reconcile {
 
     async fn reconcile(&mut self) -> Pass<()> {
         let mut waiting = false;
+        match self.interpose().await {
+            Ok(on_its_way) => waiting |= on_its_way,
+            Err(refused) => {
+                waiting = true;
+                log(&refused);
+            }
+        }
         match self.place().await {
             Ok(unplaced) => waiting |= unplaced,
             Err(refused) => {
@@ -60,6 +67,28 @@ fn log(refused: &Refused) {
 }
 
 impl Reconcile {
+    /// Takes what is interposed one phase on. True if some of it is on its way.
+    async fn interpose(&self) -> Answer<bool> {
+        let app = &self.app;
+        if app.ledger.cluster().vias.is_empty() {
+            return Ok(false);
+        }
+        let (observed, online) = (app.live.statuses(), app.live.online());
+        let mut waiting = false;
+        app.ledger
+            .record(|cluster| {
+                let settled = interpose::settle(cluster, &observed, &online);
+                waiting = settled.waiting;
+                let mut writes = Writes::of(settled.draft);
+                for (object, reason, message) in settled.events {
+                    writes.event(object, reason, message);
+                }
+                Ok(writes)
+            })
+            .await?;
+        Ok(waiting)
+    }
+
     /// Asks about every unplaced instance. True if some are still without a host.
     async fn place(&self) -> Answer<bool> {
         let app = &self.app;

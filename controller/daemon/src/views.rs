@@ -2,6 +2,7 @@
 
 use crate::app::{App, is_ready};
 use crate::live::Seen;
+use crate::networks;
 use controller_api::agent::{InstanceState, InstanceStatus};
 use controller_api::rest::{
     ApplianceView, BundleView, CatalogueVersion, DeploymentView, HostView, InstanceView, PortView, SiteView,
@@ -45,6 +46,7 @@ pub(crate) fn deployment(app: &App, cluster: &Cluster, name: &DeploymentName) ->
         spec: held.value.clone(),
         ready: !instances.is_empty() && instances.iter().all(|instance| is_ready(instance.state)),
         instances,
+        interpositions: networks::interpositions(app, cluster, name),
         problems,
     })
 }
@@ -112,7 +114,9 @@ pub(crate) fn instance(
             .map(|port| PortView {
                 name: port.name.clone(),
                 network: port.network.clone(),
-                address: Some(port.address),
+                address: port.ips().next(),
+                addresses: port.ips().collect(),
+                watches: port.watched(),
                 mac: port.mac,
                 tap: port.tap.clone(),
             })
