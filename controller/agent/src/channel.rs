@@ -3,11 +3,13 @@
 use crate::work::Works;
 use chassis::reconcile::Hint;
 use chassis::telemetry::chain;
+use chassis::unix_http::CallError;
 use controller_api::agent::{
     AgentEvent, Hello, HostStatus, PROTOCOL, SILENCE_MS_MAX, STATUS_INTERVAL_MS, ToAgent, ToController,
 };
 use controller_hypervisor::{ConsoleWriter, HypervisorError};
 use futures::{SinkExt as _, StreamExt as _};
+use netd_api::Capture;
 use rand::Rng as _;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -37,8 +39,10 @@ const SEND_TIMEOUT: Duration = Duration::from_millis(SILENCE_MS_MAX);
 const OUTBOX_MAX: usize = 64;
 /// Chunks from the controller a guest's console has not taken yet.
 const CONSOLE_CHUNKS_MAX: usize = 64;
-/// Consoles open at once.
+/// Consoles and captures open at once.
 const CONSOLES_MAX: usize = 64;
+/// Longest frame of a capture's bytes: others on the channel do not wait long for it.
+const CAPTURE_CHUNK_LEN_MAX: usize = 64 << 10;
 /// Most of a log that is sent.
 const LOG_BYTES_MAX: u32 = 1 << 20;
 /// Events kept while the controller is away.
@@ -260,30 +264,67 @@ impl Session {
                     }
                 });
             }
+            ToAgent::Explain { request, question } => {
+                let (works, outbox) = (Arc::clone(&self.works), self.outbox.clone());
+                tokio::spawn(async move {
+                    let (explanation, problem) = parted(works.netd.explain(&question).await.map(Box::new));
+                    tell(&outbox, &ToController::Explanation { request, explanation, problem }).await;
+                });
+            }
+            ToAgent::Flows { request } => {
+                let (works, outbox) = (Arc::clone(&self.works), self.outbox.clone());
+                tokio::spawn(async move {
+                    let (flows, problem) = parted(works.netd.flows().await);
+                    tell(&outbox, &ToController::Flows { request, flows, problem }).await;
+                });
+            }
             ToAgent::ConsoleOpen { stream, instance } => self.console_open(stream, instance),
+            ToAgent::CaptureOpen { stream, capture } => self.capture_open(stream, capture),
         }
     }
 
-    fn console_open(&mut self, stream: u32, instance: InstanceId) {
-        self.consoles.retain(|_, input| !input.is_closed());
+    fn capture_open(&mut self, stream: u32, capture: Capture) {
+        let Some(closed) = self.stream_open(stream) else {
+            return self.stream_refused(stream);
+        };
         let (works, outbox) = (Arc::clone(&self.works), self.outbox.clone());
-        let (input, typed) = mpsc::channel(CONSOLE_CHUNKS_MAX);
-        let full = self.consoles.len() >= CONSOLES_MAX;
-        if !full {
-            self.consoles.insert(stream, input);
-        }
         tokio::spawn(async move {
-            let reason = if full {
-                format!("{CONSOLES_MAX} consoles of this host are open already")
-            } else {
-                match relay(&works, &instance, stream, typed, &outbox).await {
-                    Ok(()) => "the console has ended".to_owned(),
-                    Err(problem) => problem,
-                }
+            let reason = match frames(&works, &capture, stream, closed, &outbox).await {
+                Ok(()) => "the capture has ended".to_owned(),
+                Err(problem) => problem,
             };
-            if let Ok(message) = text(&ToController::ConsoleClosed { stream, reason }) {
-                let _ = outbox.send(message).await;
-            }
+            tell(&outbox, &ToController::ConsoleClosed { stream, reason }).await;
+        });
+    }
+
+    /// What the controller sends on a new stream; none if there are too many already.
+    fn stream_open(&mut self, stream: u32) -> Option<mpsc::Receiver<Vec<u8>>> {
+        self.consoles.retain(|_, input| !input.is_closed());
+        if self.consoles.len() >= CONSOLES_MAX {
+            return None;
+        }
+        let (input, typed) = mpsc::channel(CONSOLE_CHUNKS_MAX);
+        self.consoles.insert(stream, input);
+        Some(typed)
+    }
+
+    fn stream_refused(&self, stream: u32) {
+        let outbox = self.outbox.clone();
+        let reason = format!("{CONSOLES_MAX} consoles and captures of this host are open already");
+        tokio::spawn(async move { tell(&outbox, &ToController::ConsoleClosed { stream, reason }).await });
+    }
+
+    fn console_open(&mut self, stream: u32, instance: InstanceId) {
+        let Some(typed) = self.stream_open(stream) else {
+            return self.stream_refused(stream);
+        };
+        let (works, outbox) = (Arc::clone(&self.works), self.outbox.clone());
+        tokio::spawn(async move {
+            let reason = match relay(&works, &instance, stream, typed, &outbox).await {
+                Ok(()) => "the console has ended".to_owned(),
+                Err(problem) => problem,
+            };
+            tell(&outbox, &ToController::ConsoleClosed { stream, reason }).await;
         });
     }
 
@@ -331,6 +372,53 @@ async fn relay(
                 }
             }
         }
+    }
+}
+
+/// Hands on what netd captures until it ends or the controller closes the stream.
+async fn frames(
+    works: &Works,
+    capture: &Capture,
+    stream: u32,
+    mut closed: mpsc::Receiver<Vec<u8>>,
+    outbox: &mpsc::Sender<Message>,
+) -> Result<(), String> {
+    let failed = |error: CallError| chain(&error).to_string();
+    let mut captured = works.netd.capture(capture).await.map_err(failed)?;
+    loop {
+        tokio::select! {
+            chunk = captured.chunk() => {
+                let Some(bytes) = chunk.map_err(failed)? else { return Ok(()) };
+                // A rest without bytes would close the stream.
+                for part in bytes.chunks(CAPTURE_CHUNK_LEN_MAX) {
+                    let frame = [stream.to_be_bytes().as_slice(), part].concat();
+                    // It waits here while the line is busy: netd drops and counts what it cannot hand on.
+                    if outbox.send(Message::Binary(frame.into())).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+            input = closed.recv() => {
+                if input.is_none() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// An answer of netd's in two parts, as it travels.
+fn parted<T>(answer: Result<T, CallError>) -> (Option<T>, Option<String>) {
+    match answer {
+        Ok(answer) => (Some(answer), None),
+        Err(error) => (None, Some(chain(&error).to_string())),
+    }
+}
+
+/// If the connection is gone, so is who asked.
+async fn tell(outbox: &mpsc::Sender<Message>, message: &ToController) {
+    if let Ok(message) = text(message) {
+        let _ = outbox.send(message).await;
     }
 }
 
