@@ -1,22 +1,14 @@
 //! Reading what is.
 
-use crate::{Kernel, NftError, REQUEST_TIMEOUT, nft, sysctl};
-use futures::{Stream, TryStreamExt as _};
-use netd_plan::{Link, LinkKind, Observed};
-use netlink_packet_core::Nla as _;
-use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{
-    BridgeStpState, InfoBridge, InfoData, InfoKind, InfoTun, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage,
-};
-use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
+use crate::link::{self, Address, Forwarding, Told};
+use crate::route::{Route, RouteError};
+use crate::{Kernel, NftError, RouterError, mirror, shape, sysctl};
+use netd_plan::{DOOMED, Link, LinkKind, Observed, ObservedShape};
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
-
-/// Number of `IFLA_TUN_TYPE` in `linux/if_link.h`, and its value for a tap.
-const IFLA_TUN_TYPE: u16 = 3;
-const TUN_TYPE_TAP: u8 = 2;
 
 /// Why the kernel cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -28,14 +20,25 @@ pub enum ObserveError {
         what: &'static str,
         /// Why.
         #[source]
-        source: rtnetlink::Error,
+        source: RouteError,
     },
-    /// A dump does not end.
-    #[error("the kernel did not list {0} within {s} s", s = REQUEST_TIMEOUT.as_secs())]
-    Timeout(&'static str),
+    /// The routers cannot be read.
+    #[error("cannot read the routers")]
+    Routers(#[source] RouterError),
     /// The rules cannot be read.
     #[error("cannot read the rules")]
     Rules(#[source] NftError),
+}
+
+/// Links and the addresses on them.
+#[derive(Debug, Clone, Default)]
+pub struct Links {
+    /// As in [`Observed`].
+    pub links: BTreeMap<String, Link>,
+    /// As in [`Observed`].
+    pub addresses: BTreeMap<IpAddr, String>,
+    /// As in [`Observed`].
+    pub shapes: BTreeMap<String, ObservedShape>,
 }
 
 impl Kernel {
@@ -44,176 +47,157 @@ impl Kernel {
     /// # Errors
     /// [`ObserveError`]; a half observation is never returned.
     pub async fn observe(&self) -> Result<Observed, ObserveError> {
-        let (links, listing) = tokio::join!(self.links(), nft::observe());
-        let listing = listing.map_err(ObserveError::Rules)?;
-        Ok(Observed {
-            links: links?,
+        let listing = self.tables.observe().await.map_err(ObserveError::Rules)?;
+        let Links { links, addresses, shapes } = self.links()?;
+        let mut observed = Observed {
+            links,
+            addresses,
             rules: listing.rules,
             counters: listing.counters,
+            used: listing.used,
+            flows: listing.flows,
             bridge_netfilter: sysctl::bridge_netfilter(),
+            shapes,
+            routers: self.observe_routers().await.map_err(ObserveError::Routers)?,
             ..Observed::default()
-        })
+        };
+        if mirror::concerned(&observed) {
+            observed.mirrors = mirror::observe().await.map_err(ObserveError::Rules)?;
+        }
+        Ok(observed)
     }
 
-    async fn links(&self) -> Result<BTreeMap<String, Link>, ObserveError> {
-        let messages: Vec<LinkMessage> = collect("links", self.handle.link().get().execute()).await?;
-        let addresses = collect("addresses", self.handle.address().get().execute()).await?;
-        let addressed: HashSet<u32> =
-            addresses.iter().filter(|a| is_routable(a)).map(|a| a.header.index).collect();
-        let names: HashMap<u32, &str> = messages.iter().map(|m| (m.header.index, name_of(m))).collect();
-        let mut links = BTreeMap::new();
-        for message in &messages {
-            let mut link = read_link(message, &names);
-            let name = name_of(message);
-            link.addressed = addressed.contains(&message.header.index);
-            if link.is_ours(name) {
-                link.ipv6 = sysctl::speaks_ipv6(name);
-            }
-            links.insert(name.to_owned(), link);
-        }
-        let has_vxlan = links.iter().any(|(n, l)| l.is_ours(n) && matches!(l.kind, LinkKind::Vxlan { .. }));
-        if has_vxlan {
-            for entry in self.forwarding().await? {
-                let Some(name) = names.get(&entry.header.ifindex) else { continue };
-                let Some(LinkKind::Vxlan { flood, .. }) = links.get_mut(*name).map(|l| &mut l.kind) else {
-                    continue;
-                };
-                if let (Some([0, 0, 0, 0, 0, 0]), Some(peer)) = (mac_of(&entry), peer_of(&entry)) {
-                    flood.insert(peer);
+    /// Reads what the planner looks at of the links of these names. The rules are left to the caller, who knows what
+    /// they are.
+    ///
+    /// # Errors
+    /// [`ObserveError`]; a half observation is never returned.
+    pub fn observe_named(&self, names: &BTreeSet<String>) -> Result<Observed, ObserveError> {
+        let Links { links, addresses, shapes } = self.links_named(names)?;
+        let bridge_netfilter = sysctl::bridge_netfilter();
+        Ok(Observed { links, addresses, shapes, bridge_netfilter, ..Observed::default() })
+    }
+
+    /// Reads all links, and no rules.
+    ///
+    /// # Errors
+    /// [`ObserveError`]; a half observation is never returned.
+    pub fn links(&self) -> Result<Links, ObserveError> {
+        let mut host = self.host();
+        let told = list_links(&mut host.route)?;
+        let entries = if told.iter().any(|told| is_our_tunnel(told)) {
+            forwarding(&mut host.route, None)?
+        } else {
+            Vec::new()
+        };
+        let addresses = list_addresses(&mut host.route)?;
+        host.names = told.iter().map(|told| (told.index, told.name.clone())).collect();
+        host.ours =
+            told.iter().filter(|t| t.link.is_ours(&t.name)).map(|t| (t.name.clone(), t.index)).collect();
+        host.strangers_doomed = told.iter().any(|t| t.link.group == DOOMED && !t.link.is_ours(&t.name));
+        let shapes = list_shapes(&mut host.route, &told)?;
+        Ok(Links { shapes, ..join(told, &addresses, &entries, &host.names) })
+    }
+
+    /// Reads the links of these names that exist, and no others: their masters are named, but not among them.
+    ///
+    /// # Errors
+    /// [`ObserveError`]; a half observation is never returned.
+    pub fn links_named(&self, names: &BTreeSet<String>) -> Result<Links, ObserveError> {
+        let mut host = self.host();
+        let (mut found, mut entries) = (Vec::new(), Vec::new());
+        for name in names {
+            match host.find(name) {
+                Ok(told) => {
+                    if is_our_tunnel(&told) {
+                        entries.extend(forwarding(&mut host.route, Some(told.index))?);
+                    }
+                    found.push(told);
                 }
+                Err(error) if error.code() == Some(nix::libc::ENODEV) => {}
+                Err(source) => return Err(ObserveError::Dump { what: "links", source }),
             }
         }
-        Ok(links)
+        let near: Vec<u32> = found.iter().flat_map(|told| [told.master, told.parent]).flatten().collect();
+        for index in near {
+            host.learn_name(index)?;
+        }
+        let addresses = list_addresses(&mut host.route)?;
+        let shapes = list_shapes(&mut host.route, &found)?;
+        Ok(Links { shapes, ..join(found, &addresses, &entries, &host.names) })
     }
 
-    /// The forwarding tables of bridges and tunnels.
-    pub(crate) async fn forwarding(&self) -> Result<Vec<NeighbourMessage>, ObserveError> {
-        let request = self.handle.neighbours().get().set_address_family(AddressFamily::Bridge);
-        collect("forwarding entries", request.execute()).await
-    }
-}
-
-async fn collect<T>(
-    what: &'static str,
-    stream: impl Stream<Item = Result<T, rtnetlink::Error>>,
-) -> Result<Vec<T>, ObserveError> {
-    match tokio::time::timeout(REQUEST_TIMEOUT, stream.try_collect()).await {
-        Ok(result) => result.map_err(|source| ObserveError::Dump { what, source }),
-        Err(_) => Err(ObserveError::Timeout(what)),
+    /// The forwarding entries of one tunnel.
+    pub(crate) fn forwarding_of(&self, index: u32) -> Result<Vec<Forwarding>, ObserveError> {
+        forwarding(&mut self.host().route, Some(index))
     }
 }
 
-pub(crate) fn name_of(message: &LinkMessage) -> &str {
-    fn pick(attribute: &LinkAttribute) -> Option<&str> {
-        if let LinkAttribute::IfName(name) = attribute { Some(name) } else { None }
+/// The limits of those of our links that have one: most hosts have none, and are not asked for ten thousand queues.
+fn list_shapes(route: &mut Route, told: &[Told]) -> Result<BTreeMap<String, ObservedShape>, ObserveError> {
+    let limited = |told: &&Told| told.limited && told.link.is_ours(&told.name);
+    if !told.iter().any(|told| limited(&told)) {
+        return Ok(BTreeMap::new());
     }
-    message.attributes.iter().find_map(pick).unwrap_or_default()
+    let all = shape::list(route).map_err(|source| ObserveError::Dump { what: "limits", source })?;
+    let pairs = told.iter().filter(limited).map(|t| Some((t.name.clone(), *all.get(&t.index)?)));
+    Ok(pairs.flatten().collect())
 }
 
-pub(crate) fn group_of(message: &LinkMessage) -> u32 {
-    let group = |a: &LinkAttribute| if let LinkAttribute::Group(group) = a { Some(*group) } else { None };
-    message.attributes.iter().find_map(group).unwrap_or_default()
+fn is_our_tunnel(told: &Told) -> bool {
+    matches!(told.link.kind, LinkKind::Vxlan { .. }) && told.link.is_ours(&told.name)
 }
 
-pub(crate) fn mac_of(entry: &NeighbourMessage) -> Option<[u8; 6]> {
-    let mac = |a: &NeighbourAttribute| match a {
-        NeighbourAttribute::LinkLayerAddress(bytes) => <[u8; 6]>::try_from(bytes.as_slice()).ok(),
-        _ => None,
-    };
-    entry.attributes.iter().find_map(mac)
+fn list_links(route: &mut Route) -> Result<Vec<Told>, ObserveError> {
+    let list = route.dump(&link::request(None), |list: &mut Vec<Told>, part| list.extend(link::read(part)));
+    list.map_err(|source| ObserveError::Dump { what: "links", source })
 }
 
-/// Forwarding entries give the far host as bare bytes.
-pub(crate) fn peer_of(entry: &NeighbourMessage) -> Option<IpAddr> {
-    let peer = |a: &NeighbourAttribute| match a {
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
-        NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
-        NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => match bytes.len() {
-            4 => <[u8; 4]>::try_from(bytes.as_slice()).ok().map(IpAddr::from),
-            _ => <[u8; 16]>::try_from(bytes.as_slice()).ok().map(IpAddr::from),
-        },
-        _ => None,
-    };
-    entry.attributes.iter().find_map(peer)
+fn list_addresses(route: &mut Route) -> Result<Vec<Address>, ObserveError> {
+    let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let list = route.dump(&request, |list: &mut Vec<Address>, part| list.extend(link::read_address(part)));
+    list.map_err(|source| ObserveError::Dump { what: "addresses", source })
 }
 
-fn is_routable(message: &AddressMessage) -> bool {
-    message.attributes.iter().any(|attribute| match attribute {
-        AddressAttribute::Address(IpAddr::V6(v6)) => !v6.is_unicast_link_local(),
-        AddressAttribute::Address(IpAddr::V4(_)) => true,
-        _ => false,
-    })
+/// The forwarding tables of bridges and tunnels, or the entries of one link.
+fn forwarding(route: &mut Route, index: Option<u32>) -> Result<Vec<Forwarding>, ObserveError> {
+    let mut request = NeighbourMessage::default();
+    request.header.family = AddressFamily::Bridge;
+    request.header.ifindex = index.unwrap_or_default();
+    let request = RouteNetlinkMessage::GetNeighbour(request);
+    let list = route.dump(&request, |list: &mut Vec<Forwarding>, part| {
+        list.extend(
+            link::read_forwarding(part).filter(|entry| index.is_none_or(|index| entry.index == index)),
+        );
+    });
+    list.map_err(|source| ObserveError::Dump { what: "forwarding entries", source })
 }
 
-fn read_link(message: &LinkMessage, names: &HashMap<u32, &str>) -> Link {
-    let mut link = Link {
-        group: 0,
-        kind: LinkKind::Other("physical".to_owned()),
-        mtu: 0,
-        master: None,
-        up: message.header.flags.contains(LinkFlags::Up),
-        carrier: false,
-        alias: None,
-        addressed: false,
-        ipv6: false,
-    };
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::Group(group) => link.group = *group,
-            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-            LinkAttribute::Controller(index) => link.master = names.get(index).map(|name| (*name).to_owned()),
-            LinkAttribute::Carrier(carrier) => link.carrier = *carrier == 1,
-            LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
-            LinkAttribute::LinkInfo(info) => link.kind = read_kind(info),
+fn join(
+    told: Vec<Told>,
+    addresses: &[Address],
+    entries: &[Forwarding],
+    names: &HashMap<u32, String>,
+) -> Links {
+    let name_of = |index: u32| names.get(&index).cloned();
+    let mut floods: HashMap<u32, BTreeSet<IpAddr>> = HashMap::new();
+    for entry in entries.iter().filter(|entry| entry.mac == [0; 6]) {
+        floods.entry(entry.index).or_default().extend(entry.peer);
+    }
+    let addressed: HashSet<u32> = addresses.iter().map(|address| address.index).collect();
+    let mut found = Links::default();
+    for Address { index, address } in addresses {
+        found.addresses.extend(name_of(*index).map(|name| (*address, name)));
+    }
+    for Told { index, name, mut link, master, parent: below, .. } in told {
+        link.master = master.and_then(name_of);
+        link.addressed = addressed.contains(&index);
+        match &mut link.kind {
+            LinkKind::Vxlan { flood, .. } => *flood = floods.remove(&index).unwrap_or_default(),
+            LinkKind::Vlan { parent, .. } => *parent = below.and_then(name_of).unwrap_or_default(),
             _ => {}
         }
+        found.links.insert(name, link);
     }
-    link
-}
-
-fn read_kind(info: &[LinkInfo]) -> LinkKind {
-    let mut kind = LinkKind::Other(String::new());
-    for part in info {
-        match part {
-            LinkInfo::Kind(InfoKind::Bridge) => kind = LinkKind::Bridge { stp: false, snooping: false },
-            LinkInfo::Kind(other) => kind = LinkKind::Other(other.to_string()),
-            LinkInfo::Data(InfoData::Bridge(data)) => kind = read_bridge(data),
-            LinkInfo::Data(InfoData::Vxlan(data)) => kind = read_vxlan(data),
-            LinkInfo::Data(InfoData::Tun(data)) if data.iter().any(is_tap) => kind = LinkKind::Tap,
-            _ => {}
-        }
-    }
-    kind
-}
-
-fn is_tap(attribute: &InfoTun) -> bool {
-    let mut value = vec![0; attribute.value_len()];
-    attribute.emit_value(&mut value);
-    attribute.kind() == IFLA_TUN_TYPE && value == [TUN_TYPE_TAP]
-}
-
-fn read_bridge(data: &[InfoBridge]) -> LinkKind {
-    let (mut stp, mut snooping) = (false, false);
-    for attribute in data {
-        match attribute {
-            InfoBridge::StpState(state) => stp = *state != BridgeStpState::Disabled,
-            InfoBridge::MulticastSnooping(on) => snooping = *on,
-            _ => {}
-        }
-    }
-    LinkKind::Bridge { stp, snooping }
-}
-
-fn read_vxlan(data: &[InfoVxlan]) -> LinkKind {
-    let (mut vni, mut local, mut port) = (0, None, 0);
-    for attribute in data {
-        match attribute {
-            InfoVxlan::Id(id) => vni = *id,
-            InfoVxlan::Local(v4) => local = Some(IpAddr::V4(*v4)),
-            InfoVxlan::Local6(v6) => local = Some(IpAddr::V6(*v6)),
-            InfoVxlan::Port(number) => port = *number,
-            _ => {}
-        }
-    }
-    LinkKind::Vxlan { vni, local, port, flood: BTreeSet::new() }
+    found
 }

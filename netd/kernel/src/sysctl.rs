@@ -18,18 +18,9 @@ pub(crate) fn bypass_host_firewall() -> io::Result<()> {
     BRIDGE_NETFILTER.iter().try_for_each(|path| write_if_present(path, "0"))
 }
 
-/// Whether the host speaks IPv6 on a link.
-pub(crate) fn speaks_ipv6(link: &str) -> bool {
-    fs::read_to_string(disable_ipv6(link)).is_ok_and(|text| text.trim() == "0")
-}
-
-/// Ends it.
+/// The host stops speaking IPv6 on a link.
 pub(crate) fn mute(link: &str) -> io::Result<()> {
-    write_if_present(&disable_ipv6(link), "1")
-}
-
-fn disable_ipv6(link: &str) -> String {
-    format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6")
+    write_if_present(&format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "1")
 }
 
 fn write_if_present(path: &str, value: &str) -> io::Result<()> {

@@ -29,6 +29,7 @@ pub fn plan(target: &Target, observed: &Observed) -> Plan {
         arriving: BTreeSet::new(),
         closed: BTreeSet::new(),
         gone: BTreeSet::new(),
+        raised: BTreeSet::new(),
     };
     planner.find_conflicts();
     // Whatever takes time comes before the first door closes or after the last one opens: a guest that moves between
@@ -56,6 +57,8 @@ pub(crate) struct Planner<'a> {
     plan: Plan,
     /// Links of the target that must not be used in this plan.
     pub(crate) blocked: BTreeSet<String>,
+    /// Links brought up with being attached.
+    raised: BTreeSet<&'a str>,
     /// Links taken down in this plan.
     pub(crate) closed: BTreeSet<String>,
     /// Links deleted early in this plan.
@@ -454,7 +457,9 @@ impl<'a> Planner<'a> {
         sites.chain(vxlans).chain(vlans).chain(routers).chain(taps).filter(|(m, b)| usable(m) && usable(b)).collect()
     }
 
+    /// Where no port moves, a link comes up with being attached: that is one request to the kernel.
     fn attach(&mut self) {
+        let is_calm = !self.plan.steps.iter().any(|step| matches!(step, Step::Detach { .. }));
         for (member, bridge) in self.members() {
             let is_site = self.bridge_wanted_for(member).is_none();
             let found = if is_site { self.observed.links.get(member) } else { self.kept(member) };
@@ -462,6 +467,10 @@ impl<'a> Planner<'a> {
             if !bridge_kept || found.and_then(|l| l.master.as_deref()) != Some(bridge) {
                 self.note_arrival(member);
                 self.push(Step::Attach { link: member.to_owned(), bridge: bridge.to_owned() });
+                if is_calm && !is_site && !found.is_some_and(|l| l.up) {
+                    self.push(Step::Up { link: member.to_owned() });
+                    self.raised.insert(member);
+                }
             }
         }
     }
@@ -501,17 +510,18 @@ impl<'a> Planner<'a> {
         // New ones are up.
         let mut names: Vec<&str> = bridges.filter(|n| self.kept(n).is_some()).collect();
         names.extend(self.members().into_iter().map(|(member, _)| member));
-        for name in names {
+        let released: BTreeSet<String> = self.plan.steps.iter().filter_map(released).collect();
+        for name in names.into_iter().filter(|name| !self.raised.contains(name)).collect::<Vec<_>>() {
             let is_ours = self.target.bridges.contains_key(name) || self.bridge_wanted_for(name).is_some();
             let found = if is_ours { self.kept(name) } else { self.observed.links.get(name) };
             // A released link was put back into its found state earlier in this plan.
-            if !found.is_some_and(|l| l.up) || self.closed.contains(name) || self.is_released(name) {
+            if !found.is_some_and(|l| l.up) || self.closed.contains(name) || released.contains(name) {
                 self.push(Step::Up { link: name.to_owned() });
             }
         }
     }
+}
 
-    fn is_released(&self, name: &str) -> bool {
-        self.plan.steps.iter().any(|s| matches!(s, Step::Release { link, .. } if link == name))
-    }
+fn released(step: &Step) -> Option<String> {
+    if let Step::Release { link, .. } = step { Some(link.clone()) } else { None }
 }
