@@ -37,8 +37,8 @@ pub enum MirrorFrom {
         /// Its tap.
         tap: String,
     },
-    /// What the network's guests on this host send, and what comes in from a site's LAN. Hosts that share a network
-    /// copy each their own guests', so that every frame is copied once.
+    /// What the network's guests and router on this host send, and what comes in from a site's LAN. Hosts that share a
+    /// network copy each their own, so that every frame is copied once.
     Network {
         /// Its id.
         id: String,

@@ -52,7 +52,8 @@ impl Port {
     }
 }
 
-/// Limits of one port, each with a burst of 20 ms. What is more is queued for at most 50 ms, then dropped.
+/// Limits of one port, each with a burst of 20 ms, but at least of one frame. What is more is queued for at most 50 ms,
+/// then dropped. A limit that the kernel refuses is a failure that names the port's tap; the port works without it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
