@@ -14,8 +14,9 @@ main=(
   iproute2 nftables procps        # the kernel's network tools: nft for netd; ip and tests' probes
   python3 e2fsprogs mtools dosfstools syslinux syslinux-common fdisk debootstrap busybox-static cpio xz-utils  # appliance disks
   rustc-web rust-web-src lld      # policies: Rust's standard library for wasm32 without rustup
+  dnsmasq-base                    # routers' leases, names and advertisements; a program without a service
   tcpdump curl jq                 # proofs on the wire
-  nbdkit fio rsync                # figures: other servers, block clients and updates beside ours
+  nbdkit fio rsync iperf3         # figures: other servers, block clients and updates beside ours; streams over a bridge
   transmission-daemon             # another client in the swarm
   libnbd-bin                      # other block clients: nbdinfo, nbdcopy
   chromium                        # browser tests
