@@ -1,323 +1,318 @@
-//! The table: rendering, the child process, reading back.
+//! Our tables of nftables: the rules, and the conversations that are counted behind them.
 
-use ipnet::IpNet;
+mod elements;
+mod flows;
+mod message;
+mod skeleton;
+mod socket;
+
+use elements::Layouts;
+use message::kind;
 use netd_api::Counter;
-use netd_plan::{Counters, Element, GROUP, L4, ObservedRules, Rules, Set};
-use serde_json::Value;
-use sha2::{Digest as _, Sha256};
+use netd_plan::{
+    Conversation, Counters, Element, FlowsStep, GROUP, ObservedFlows, ObservedRules, Rules, Set,
+};
+use skeleton::{Elements, Skeleton, dump_elements};
+use socket::{Batch, Committed, Generation, NftSocket};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io;
-use std::net::IpAddr;
-use std::process::{Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
 
-const SKELETON: &str = include_str!("skeleton.nft");
-const TABLE: &str = "bridge collective";
-const SEAL_PREFIX: &str = "sealed_";
-/// Longest run of `nft`; thousands of ports take a third of a second.
+const RULES_TEXT: &str = include_str!("skeleton.nft");
+const FLOWS_TEXT: &str = include_str!("flows.nft");
+const RULES_TABLE: &str = "collective";
+const FLOWS_TABLE: &str = "collective_flows";
+/// Longest run of `nft`, which compiles a few hundred lines.
 const NFT_TIMEOUT: Duration = Duration::from_secs(20);
-/// The kernel counts from the network header on.
-const ETHERNET_HEADER_BYTES: u64 = 14;
+/// Tries to read everything between two commits of others.
+const READS_MAX: usize = 8;
 
-/// Why `nft` failed. Nothing was changed: a transaction is whole or absent.
+/// Why the rules cannot be read or changed. Nothing was changed: a batch is carried out whole or not at all.
 #[derive(Debug, thiserror::Error)]
 pub enum NftError {
-    /// It cannot be run.
+    /// `nft` cannot be run.
     #[error("cannot run nft; install the package nftables")]
     Run(#[source] io::Error),
-    /// It does not end.
+    /// `nft` does not end.
     #[error("nft did not end within {} s", NFT_TIMEOUT.as_secs())]
     Timeout,
-    /// It refused.
+    /// `nft` refused its text.
     #[error("nft refused: {0}")]
     Refused(String),
-    /// Its listing is no JSON.
-    #[error("nft lists its table in an unknown way")]
-    Listing(#[source] serde_json::Error),
+    /// There is no place to compile the chains in.
+    #[error("cannot make a network namespace to compile the chains in; netd needs CAP_SYS_ADMIN")]
+    Namespace(#[source] io::Error),
+    /// The kernel refused.
+    #[error("nftables refused to {what}")]
+    Kernel {
+        /// What it was asked.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Others commit all the time.
+    #[error("others change nftables without pause; it could not {0} in between")]
+    Busy(&'static str),
+    /// The answer has not what was asked for.
+    #[error("nftables did not {0} in a way that netd knows")]
+    Unreadable(&'static str),
 }
 
-/// What is in the table.
+/// What is in our tables.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     pub(crate) rules: ObservedRules,
     pub(crate) counters: BTreeMap<String, Counters>,
+    pub(crate) used: BTreeMap<(Set, Element), Counter>,
+    pub(crate) flows: ObservedFlows,
 }
 
-pub(crate) async fn observe() -> Result<Listing, NftError> {
-    match list().await? {
-        Some(table) => Ok(read(&table)),
-        None => Ok(Listing::default()),
+/// Hold of our tables in one network namespace.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    state: Arc<Mutex<State>>,
+    layouts: Arc<Layouts>,
+}
+
+#[derive(Debug)]
+struct State {
+    socket: NftSocket,
+    /// Made when first needed.
+    compiled: Option<Arc<Compiled>>,
+    /// The generation of which all of our tables is known: nobody has committed anything since.
+    known: Option<Generation>,
+}
+
+#[derive(Debug)]
+struct Compiled {
+    rules: Skeleton,
+    flows: Skeleton,
+}
+
+impl State {
+    /// What was known before stays known, with what this changed.
+    fn committed(&mut self, Committed { from, to }: Committed) {
+        self.known = self.known.filter(|known| *known == from).map(|_| to);
     }
-}
 
-pub(crate) async fn replace(rules: &Rules, counters: &BTreeMap<String, Counters>) -> Result<(), NftError> {
-    load(&render_replace(rules, counters)).await?;
-    let Some(table) = list().await? else {
-        return Err(NftError::Refused("the table vanished right after it was made".to_owned()));
-    };
-    load(&format!("add chain {TABLE} {}\n", seal(&table))).await
-}
-
-pub(crate) async fn amend(
-    remove: &BTreeSet<(Set, Element)>,
-    add: &BTreeSet<(Set, Element)>,
-) -> Result<(), NftError> {
-    let mut text = String::new();
-    render_elements(&mut text, "delete", remove, &BTreeMap::new());
-    render_elements(&mut text, "add", add, &BTreeMap::new());
-    load(&text).await
-}
-
-pub(crate) async fn remove() -> Result<(), NftError> {
-    load(&format!("add table {TABLE}\ndelete table {TABLE}\n")).await
-}
-
-async fn list() -> Result<Option<Value>, NftError> {
-    let output = run(&["-j", "list", "table", "bridge", "collective"], None).await?;
-    if output.status.success() {
-        return serde_json::from_slice(&output.stdout).map(Some).map_err(NftError::Listing);
-    }
-    let error = String::from_utf8_lossy(&output.stderr);
-    if error.contains("No such file or directory") {
-        return Ok(None);
-    }
-    Err(NftError::Refused(error.trim().to_owned()))
-}
-
-async fn load(text: &str) -> Result<(), NftError> {
-    let output = run(&["-f", "-"], Some(text)).await?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(NftError::Refused(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
-}
-
-async fn run(arguments: &[&str], input: Option<&str>) -> Result<Output, NftError> {
-    let mut child = Command::new("nft")
-        .args(arguments)
-        .env("LC_ALL", "C")
-        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(NftError::Run)?;
-    let work = async {
-        if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
-            // A refusal may close the pipe early; the exit status tells.
-            let _ = stdin.write_all(text.as_bytes()).await;
+    fn commit(&mut self, batch: Batch, what: &'static str) -> Result<(), NftError> {
+        if batch.is_empty() {
+            return Ok(());
         }
-        child.wait_with_output().await
-    };
-    tokio::time::timeout(NFT_TIMEOUT, work).await.map_err(|_| NftError::Timeout)?.map_err(NftError::Run)
+        let committed = self.socket.commit(batch, what).inspect_err(|_| self.known = None)?;
+        self.committed(committed);
+        Ok(())
+    }
 }
 
-/// The whole table as it is handed to `nft -f -`, for those who look at what a document can make of it.
+impl Tables {
+    /// In the network namespace of the calling thread.
+    pub(crate) fn open() -> io::Result<Self> {
+        let state = State { socket: NftSocket::open()?, compiled: None, known: None };
+        Ok(Self { state: Arc::new(Mutex::new(state)), layouts: Arc::new(Layouts::new()) })
+    }
+
+    pub(crate) async fn observe(&self) -> Result<Listing, NftError> {
+        let compiled = self.compiled().await?;
+        let layouts = Arc::clone(&self.layouts);
+        self.blocking(move |state| {
+            for _ in 0..READS_MAX {
+                let before = state.socket.generation()?;
+                let listing = read(&mut state.socket, &layouts, &compiled)?;
+                if state.socket.generation()? == before {
+                    state.known = Some(before);
+                    return Ok(listing);
+                }
+            }
+            Err(NftError::Busy("list the rules"))
+        })
+        .await
+    }
+
+    /// Puts the table in place of whatever is there, whole.
+    pub(crate) async fn replace(
+        &self,
+        rules: &Rules,
+        counters: &BTreeMap<String, Counters>,
+        used: &BTreeMap<(Set, Element), Counter>,
+    ) -> Result<(), NftError> {
+        let compiled = self.compiled().await?;
+        let mut batch = Batch::default();
+        compiled.rules.write(&mut batch, RULES_TABLE);
+        self.write(&mut batch, kind::NEW_ELEMENTS, &rules.elements, |entry| match entry {
+            (set, Element::Link(link)) if Set::COUNTING.contains(set) => {
+                counters.get(link).map(|counters| counters.of(*set))
+            }
+            entry => used.get(entry).copied(),
+        });
+        self.blocking(move |state| state.commit(batch, "replace the rules")).await
+    }
+
+    pub(crate) async fn amend(
+        &self,
+        remove: &BTreeSet<(Set, Element)>,
+        add: &BTreeSet<(Set, Element)>,
+    ) -> Result<(), NftError> {
+        let mut batch = Batch::default();
+        self.write(&mut batch, kind::DELETE_ELEMENTS, remove, |_| None);
+        self.write(&mut batch, kind::NEW_ELEMENTS, add, |_| None);
+        self.blocking(move |state| state.commit(batch, "change the rules' elements")).await
+    }
+
+    pub(crate) async fn remove(&self) -> Result<(), NftError> {
+        let mut batch = Batch::default();
+        Skeleton::remove(&mut batch, RULES_TABLE);
+        self.blocking(move |state| state.commit(batch, "remove the rules")).await
+    }
+
+    pub(crate) async fn change_flows(&self, step: &FlowsStep) -> Result<(), NftError> {
+        let compiled = self.compiled().await?;
+        let mut batch = Batch::default();
+        match step {
+            FlowsStep::Replace { taps } => {
+                compiled.flows.write(&mut batch, FLOWS_TABLE);
+                flows::write(&mut batch, kind::NEW_ELEMENTS, FLOWS_TABLE, taps);
+            }
+            FlowsStep::Amend { remove, add } => {
+                flows::write(&mut batch, kind::DELETE_ELEMENTS, FLOWS_TABLE, remove);
+                flows::write(&mut batch, kind::NEW_ELEMENTS, FLOWS_TABLE, add);
+            }
+            FlowsStep::Remove => Skeleton::remove(&mut batch, FLOWS_TABLE),
+        }
+        self.blocking(move |state| state.commit(batch, "change which conversations are counted")).await
+    }
+
+    pub(crate) async fn conversations(&self) -> Result<Vec<Conversation>, NftError> {
+        self.blocking(|state| flows::conversations(&mut state.socket, FLOWS_TABLE)).await
+    }
+
+    /// The generation of which everything of ours is known.
+    pub(crate) fn known(&self) -> Option<Generation> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).known
+    }
+
+    pub(crate) async fn generation(&self) -> Result<Generation, NftError> {
+        self.blocking(|state| state.socket.generation()).await
+    }
+
+    fn write(
+        &self,
+        batch: &mut Batch,
+        kind: u16,
+        elements: &BTreeSet<(Set, Element)>,
+        counter: impl Fn(&(Set, Element)) -> Option<Counter>,
+    ) {
+        for (layout, members) in self.layouts.sort(elements) {
+            let mut list = Elements::new(batch, kind, RULES_TABLE, &layout.name);
+            for entry in members {
+                list.push(|message| elements::write(message, &entry.1, counter(entry)));
+            }
+            list.end();
+        }
+    }
+
+    async fn compiled(&self) -> Result<Arc<Compiled>, NftError> {
+        let made = self.state.lock().unwrap_or_else(PoisonError::into_inner).compiled.clone();
+        if let Some(compiled) = made {
+            return Ok(compiled);
+        }
+        let text = format!("{}\n{FLOWS_TEXT}", rules_text());
+        let [rules, flows] = skeleton::compile(text, [RULES_TABLE, FLOWS_TABLE]).await?;
+        let compiled = Arc::new(Compiled { rules, flows });
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Arc::clone(state.compiled.get_or_insert(compiled)))
+    }
+
+    /// On a thread that may take its time: a large host's rules are a tenth of a second of the kernel's work.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut State) -> Result<T, NftError> + Send + 'static,
+    ) -> Result<T, NftError> {
+        let state = Arc::clone(&self.state);
+        let work = move || work(&mut state.lock().unwrap_or_else(PoisonError::into_inner));
+        tokio::task::spawn_blocking(work).await.unwrap_or(Err(NftError::Unreadable("answer")))
+    }
+}
+
+fn read(socket: &mut NftSocket, layouts: &Layouts, compiled: &Compiled) -> Result<Listing, NftError> {
+    let mut listing = Listing::default();
+    if let Some(found) = Skeleton::read(socket, RULES_TABLE)? {
+        let elements = read_rules(socket, layouts, &mut listing)?;
+        listing.rules = match elements {
+            Some(elements) if found == compiled.rules => ObservedRules::Intact(Rules { elements }),
+            _ => ObservedRules::Altered,
+        };
+    }
+    if let Some(found) = Skeleton::read(socket, FLOWS_TABLE)? {
+        let taps = flows::observed(socket, FLOWS_TABLE)?;
+        listing.flows = match taps {
+            Some(taps) if found == compiled.flows => ObservedFlows::Intact(taps),
+            _ => ObservedFlows::Altered,
+        };
+    }
+    Ok(listing)
+}
+
+/// None if there are elements that netd does not write; the counters are of those that it does.
+fn read_rules(
+    socket: &mut NftSocket,
+    layouts: &Layouts,
+    listing: &mut Listing,
+) -> Result<Option<BTreeSet<(Set, Element)>>, NftError> {
+    let mut all = Vec::new();
+    let mut intact = true;
+    for layout in layouts.iter() {
+        type Found = (Vec<(Element, Option<Counter>)>, bool);
+        let (found, strange) =
+            dump_elements(socket, RULES_TABLE, &layout.name, |(found, strange): &mut Found, element| {
+                match elements::read(layout, element) {
+                    Some(read) => found.push((read, elements::read_counter(element))),
+                    None => *strange = true,
+                }
+            })?;
+        intact &= !strange;
+        for (element, counter) in found {
+            match (&element, counter) {
+                (Element::Link(link), Some(counter)) if Set::COUNTING.contains(&layout.set) => {
+                    match listing.counters.get_mut(link) {
+                        Some(counters) => counters.set(layout.set, counter),
+                        None => {
+                            listing.counters.entry(link.clone()).or_default().set(layout.set, counter);
+                        }
+                    }
+                }
+                (_, Some(counter)) if counter.frames != 0 => {
+                    listing.used.insert((layout.set, element.clone()), counter);
+                }
+                _ => {}
+            }
+            all.push((layout.set, element));
+        }
+    }
+    Ok(intact.then(|| all.into_iter().collect()))
+}
+
+fn rules_text() -> String {
+    RULES_TEXT.replace("GROUP", &format!("{GROUP:#010x}"))
+}
+
+/// The whole table as `nft -f -` would take it, for those who look at what a document can make of it.
 #[must_use]
 pub fn render(rules: &Rules) -> String {
-    render_replace(rules, &BTreeMap::new())
-}
-
-fn render_replace(rules: &Rules, counters: &BTreeMap<String, Counters>) -> String {
-    let mut text = format!("add table {TABLE}\ndelete table {TABLE}\n");
-    text.push_str(&SKELETON.replace("GROUP", &format!("{GROUP:#010x}")));
-    render_elements(&mut text, "add", &rules.elements, counters);
-    text
-}
-
-fn render_elements(
-    text: &mut String,
-    verb: &str,
-    elements: &BTreeSet<(Set, Element)>,
-    counters: &BTreeMap<String, Counters>,
-) {
-    let mut by_set: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for (set, element) in elements {
-        let mut words = render_element(element);
-        if let (true, Element::Link(link)) = (Set::COUNTING.contains(set), element)
-            && let Some(counters) = counters.get(link)
-        {
-            let Counter { frames, bytes } = counters.of(*set);
-            let bytes = bytes.saturating_sub(frames * ETHERNET_HEADER_BYTES);
-            words = format!("{words} counter packets {frames} bytes {bytes}");
-        }
-        by_set.entry(set_name(*set, element)).or_default().push(words);
-    }
-    for (set, elements) in by_set {
+    let mut text = rules_text();
+    let layouts = Layouts::new();
+    for (layout, members) in layouts.sort(&rules.elements) {
+        let words: Vec<String> = members.iter().map(|entry| elements::words(&entry.1)).collect();
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{verb} element {TABLE} {set} {{ {} }}", elements.join(", "));
+        let _ = writeln!(
+            text,
+            "add element bridge {RULES_TABLE} {} {{ {} }}",
+            layout.name,
+            words.join(", ")
+        );
     }
-}
-
-fn render_element(element: &Element) -> String {
-    match element {
-        Element::Link(link) => format!("\"{link}\""),
-        Element::Pair(from, to) => format!("\"{from}\" . \"{to}\""),
-        Element::Mac(link, mac) => format!("\"{link}\" . {mac}"),
-        Element::MacIp(link, mac, address) => format!("\"{link}\" . {mac} . {address}"),
-        Element::Target(link, address) => format!("\"{link}\" . 0x{:032x}", u128::from(*address)),
-        Element::Remote(link, net) => format!("\"{link}\" . {net}"),
-        Element::Service(link, net, l4, number) => {
-            format!("\"{link}\" . {net} . {} . {number}", l4_number(*l4))
-        }
-    }
-}
-
-fn l4_number(l4: L4) -> u8 {
-    match l4 {
-        L4::Tcp => 6,
-        L4::Udp => 17,
-    }
-}
-
-const SETS: [(&str, Set); 26] = [
-    ("ports", Set::Ports),
-    ("uplinks", Set::Uplinks),
-    ("wire_ends", Set::WireEnds),
-    ("wires", Set::Wires),
-    ("routers", Set::Routers),
-    ("macs", Set::Macs),
-    ("own4", Set::Own4),
-    ("own6", Set::Own6),
-    ("target6", Set::Target6),
-    ("any4_from", Set::AnyFrom),
-    ("any6_from", Set::AnyFrom),
-    ("any4_to", Set::AnyTo),
-    ("any6_to", Set::AnyTo),
-    ("echo4_from", Set::EchoFrom),
-    ("echo6_from", Set::EchoFrom),
-    ("echo4_to", Set::EchoTo),
-    ("echo6_to", Set::EchoTo),
-    ("open4_from", Set::OpenFrom),
-    ("open6_from", Set::OpenFrom),
-    ("open4_to", Set::OpenTo),
-    ("open6_to", Set::OpenTo),
-    ("passed_from", Set::PassedFrom),
-    ("passed_to", Set::PassedTo),
-    ("spoofed", Set::Spoofed),
-    ("dropped_from", Set::DroppedFrom),
-    ("dropped_to", Set::DroppedTo),
-];
-
-/// Sets of remotes come in pairs, one a version of IP.
-fn set_name(set: Set, element: &Element) -> &'static str {
-    let six = matches!(element, Element::Remote(_, IpNet::V6(_)) | Element::Service(_, IpNet::V6(_), ..));
-    let mut names = SETS.iter().filter(|(_, s)| *s == set).map(|(name, _)| *name);
-    let first = names.next().unwrap_or_default();
-    if six { names.next().unwrap_or(first) } else { first }
-}
-
-/// The name of the chain that says: this is the skeleton of this netd, as this nft shows it.
-fn seal(table: &Value) -> String {
-    let mut hash = Sha256::new();
-    hash.update(SKELETON);
-    for object in objects(table) {
-        let mut object = object.clone();
-        let Some((kind, body)) = object.as_object_mut().and_then(|o| o.iter_mut().next()) else { continue };
-        let is_seal = body["name"].as_str().is_some_and(|name| name.starts_with(SEAL_PREFIX));
-        if kind == "metainfo" || (kind == "chain" && is_seal) {
-            continue;
-        }
-        if let Some(fields) = body.as_object_mut() {
-            fields.remove("handle");
-            fields.remove("elem");
-        }
-        hash.update(object.to_string());
-    }
-    format!("{SEAL_PREFIX}{}", hex::encode(&hash.finalize()[..16]))
-}
-
-fn objects(table: &Value) -> &[Value] {
-    table["nftables"].as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-fn read(table: &Value) -> Listing {
-    let mut rules = Rules::default();
-    let mut counters: BTreeMap<String, Counters> = BTreeMap::new();
-    let mut intact = true;
-    for body in objects(table).iter().filter_map(|object| object.get("set")) {
-        let name = body["name"].as_str().unwrap_or_default();
-        let Some((_, set)) = SETS.iter().find(|(known, _)| *known == name) else { continue };
-        for element in body["elem"].as_array().map(Vec::as_slice).unwrap_or_default() {
-            let value = element.get("elem").map_or(element, |inner| &inner["val"]);
-            let Some(parsed) = read_element(*set, value) else {
-                intact = false;
-                continue;
-            };
-            if let (true, Element::Link(link)) = (Set::COUNTING.contains(set), &parsed) {
-                counters
-                    .entry(link.clone())
-                    .or_default()
-                    .set(*set, read_counter(&element["elem"]["counter"]));
-            }
-            rules.elements.insert((*set, parsed));
-        }
-    }
-    let wanted = seal(table);
-    let seals: Vec<&str> = objects(table)
-        .iter()
-        .filter_map(|object| object["chain"]["name"].as_str())
-        .filter(|name| name.starts_with(SEAL_PREFIX))
-        .collect();
-    let rules =
-        if intact && seals == [wanted] { ObservedRules::Intact(rules) } else { ObservedRules::Altered };
-    Listing { rules, counters }
-}
-
-fn read_counter(value: &Value) -> Counter {
-    let number = |field: &str| value[field].as_u64().unwrap_or_default();
-    let frames = number("packets");
-    Counter { frames, bytes: number("bytes") + frames * ETHERNET_HEADER_BYTES }
-}
-
-fn read_element(set: Set, value: &Value) -> Option<Element> {
-    if let Some(link) = value.as_str() {
-        return Some(Element::Link(link.to_owned()));
-    }
-    let parts = value.get("concat")?.as_array()?;
-    let link = parts.first()?.as_str()?.to_owned();
-    let text = |i: usize| parts.get(i).and_then(Value::as_str);
-    let element = match (set, parts.len()) {
-        (Set::Wires, 2) => Element::Pair(link, text(1)?.to_owned()),
-        (Set::Macs, 2) => Element::Mac(link, text(1)?.parse().ok()?),
-        (Set::Own4 | Set::Own6, 3) => Element::MacIp(link, text(1)?.parse().ok()?, text(2)?.parse().ok()?),
-        (Set::Target6, 2) => Element::Target(link, read_integer(parts.get(1)?)?.into()),
-        (_, 2) => Element::Remote(link, read_net(parts.get(1)?)?),
-        (_, 4) => {
-            let number = u16::try_from(parts.get(3)?.as_u64()?).ok()?;
-            Element::Service(link, read_net(parts.get(1)?)?, read_l4(parts.get(2)?)?, number)
-        }
-        _ => return None,
-    };
-    Some(element)
-}
-
-fn read_integer(value: &Value) -> Option<u128> {
-    match value.as_str() {
-        Some(text) => match text.strip_prefix("0x") {
-            Some(hex) => u128::from_str_radix(hex, 16).ok(),
-            None => text.parse().ok(),
-        },
-        None => value.as_u64().map(u128::from),
-    }
-}
-
-fn read_net(value: &Value) -> Option<IpNet> {
-    if let Some(text) = value.as_str() {
-        return text.parse::<IpAddr>().ok().map(IpNet::from);
-    }
-    let prefix = value.get("prefix")?;
-    let address: IpAddr = prefix["addr"].as_str()?.parse().ok()?;
-    IpNet::new(address, u8::try_from(prefix["len"].as_u64()?).ok()?).ok()
-}
-
-fn read_l4(value: &Value) -> Option<L4> {
-    match (value.as_str(), value.as_u64()) {
-        (Some("tcp"), _) | (_, Some(6)) => Some(L4::Tcp),
-        (Some("udp"), _) | (_, Some(17)) => Some(L4::Udp),
-        _ => None,
-    }
+    text
 }
