@@ -99,6 +99,11 @@ pub(crate) enum Command {
     Console(commands::console::Args),
     /// An instance's disk arriving: piece map, bytes by source
     Stream(commands::stream::Args),
+    /// Networks: what is there, why something passes, who speaks with whom
+    #[command(subcommand)]
+    Network(commands::network::Command),
+    /// Put an appliance into the path of a running port, or take it out
+    Interpose(commands::interpose::Args),
     /// Check whether this machine can be a host, and say what to do
     Doctor(commands::doctor::Args),
     /// A whole site on this machine: hosts in namespaces

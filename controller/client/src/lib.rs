@@ -4,12 +4,18 @@
 //! not retry: whether another attempt makes sense is the caller's question. Start at [`Client`].
 
 mod console;
+mod frames;
 mod lines;
 
 pub use console::Console;
+pub use frames::Frames;
 pub use lines::Lines;
 
 use controller_api::agent::{JoinAnswer, JoinRequest};
+use controller_api::interpose::{InterpositionSpec, MemberPort};
+use controller_api::network::{
+    CaptureQuery, ExplainQuery, ExplanationView, FlowsView, NetworkView, TopologyView,
+};
 use controller_api::rest::{
     ApplianceView, ApplyResult, AuditEntry, BootView, BundleView, Change, DecisionView, DeploymentView,
     Event, HostView, InstanceView, JoinToken, JoinTokenRequest, NewToken, PolicyView, Problem, ProblemCode,
@@ -22,8 +28,8 @@ use serde::de::DeserializeOwned;
 use std::time::Duration;
 use streamer_api::{Limits, Profile};
 use types::{
-    ApplianceRef, BundleName, DeploymentName, Digest, HostName, InstanceId, PolicyName, PublisherName,
-    Revision, VersionName, VolumeName,
+    ApplianceRef, BundleName, DeploymentName, Digest, HostName, InstanceId, NetworkName, PolicyName,
+    PublisherName, Revision, VersionName, VolumeName,
 };
 
 /// Longest time to make a connection.
@@ -288,6 +294,64 @@ impl Client {
     pub async fn set_limits(&self, scope: &LimitScope, limits: &Limits) -> Result<LimitsView, ClientError> {
         let query = [("scope", scope.to_string())];
         self.answer(self.request(Method::PUT, "/v1/limits").query(&query).json(limits)).await
+    }
+
+    /// Puts an appliance into the path of a running port.
+    pub async fn interpose(
+        &self,
+        deployment: &DeploymentName,
+        entry: &InterpositionSpec,
+    ) -> Result<DeploymentView, ClientError> {
+        let path = format!("/v1/deployments/{deployment}/interpositions");
+        self.answer(self.request(Method::PUT, &path).json(entry)).await
+    }
+
+    /// Takes one appliance, or all, out of the path of a running port.
+    pub async fn end_interposition(
+        &self,
+        deployment: &DeploymentName,
+        port: &MemberPort,
+        with: Option<&ApplianceRef>,
+    ) -> Result<DeploymentView, ClientError> {
+        let path = format!("/v1/deployments/{deployment}/interpositions");
+        let with = with.map(|with| ("with", with.to_string()));
+        let query: Vec<_> = [("port", port.to_string())].into_iter().chain(with).collect();
+        self.answer(self.request(Method::DELETE, &path).query(&query)).await
+    }
+
+    /// A deployment as one picture.
+    pub async fn topology(&self, deployment: &DeploymentName) -> Result<TopologyView, ClientError> {
+        self.get(&format!("/v1/deployments/{deployment}/topology")).await
+    }
+
+    /// All networks, and the wires of what is interposed.
+    pub async fn networks(&self) -> Result<Vec<NetworkView>, ClientError> {
+        self.get("/v1/networks").await
+    }
+
+    /// One network.
+    pub async fn network(
+        &self,
+        deployment: &DeploymentName,
+        name: &NetworkName,
+    ) -> Result<NetworkView, ClientError> {
+        self.get(&format!("/v1/networks/{deployment}/{name}")).await
+    }
+
+    /// Whether a connection would be let through, and why.
+    pub async fn explain(&self, query: &ExplainQuery) -> Result<ExplanationView, ClientError> {
+        self.answer(self.request(Method::GET, "/v1/explain").query(query)).await
+    }
+
+    /// Who speaks with whom in a deployment, or on one network of it (`deployment/network`).
+    pub async fn flows(&self, of: &str) -> Result<FlowsView, ClientError> {
+        self.answer(self.request(Method::GET, "/v1/flows").query(&[("of", of)])).await
+    }
+
+    /// Frames of a member's ports as they come: a pcapng file.
+    pub async fn capture(&self, query: &CaptureQuery) -> Result<Frames, ClientError> {
+        let response = self.send(self.request(Method::GET, "/v1/capture").query(query)).await?;
+        Ok(Frames::new(response))
     }
 
     /// The end of an instance's serial log.

@@ -12,7 +12,9 @@ pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod get;
 pub(crate) mod host;
+pub(crate) mod interpose;
 pub(crate) mod logs;
+pub(crate) mod network;
 pub(crate) mod playground;
 pub(crate) mod policy;
 pub(crate) mod stream;
@@ -65,6 +67,8 @@ pub(crate) async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Logs(args) => logs::run(&session()?, args).await,
         Command::Console(args) => console::run(&session()?, args).await,
         Command::Stream(args) => stream::run(&session()?, args).await,
+        Command::Network(command) => network::run(&session()?, command).await,
+        Command::Interpose(args) => interpose::run(&session()?, args).await,
         Command::Doctor(args) => doctor::run(global, args).await,
         Command::Playground(command) => playground::run(global, command).await,
         Command::Completion(args) => completion::run(args),
