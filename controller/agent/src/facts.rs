@@ -76,8 +76,24 @@ impl Machine {
             memory_total_bytes: self.memory_bytes,
             disk_total_bytes: disk(&config.state_dir).0,
             underlay_address: Some(config.underlay_address),
+            underlay_mtu: mtu_of(config.underlay_address),
         }
     }
+}
+
+/// MTU of the link with an address; none if there is none or it cannot be read.
+fn mtu_of(address: std::net::IpAddr) -> Option<u16> {
+    let has = |link: &nix::ifaddrs::InterfaceAddress| {
+        let held = link.address.as_ref();
+        let v4 = held.and_then(|held| held.as_sockaddr_in()).map(|held| held.ip().into());
+        v4.or_else(|| held.and_then(|held| held.as_sockaddr_in6()).map(|held| held.ip().into()))
+            == Some(address)
+    };
+    let name = nix::ifaddrs::getifaddrs().ok()?.find(has)?.interface_name;
+    // Unlike /sys, which shows the links of whoever mounted it, this shows those of this process's network namespace.
+    let text = fs::read_to_string(Path::new("/proc/sys/net/ipv6/conf").join(name).join("mtu")).ok()?;
+    // Loopback's is one more than fits.
+    Some(u16::try_from(text.trim().parse::<u32>().ok()?).unwrap_or(u16::MAX))
 }
 
 /// Bytes in all and free for us on a path's file system.

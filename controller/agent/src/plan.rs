@@ -8,14 +8,17 @@
 //!      named no more, or under another incarnation: Remove, whatever it does; its ports go only after it
 //! ```
 
-use crate::store::{Naming, Record};
+use crate::store::{Naming, Record, Wires};
 use controller_api::agent::{DesiredInstance, DesiredStream, DesiredVolume, HostDesired};
 use controller_hypervisor::{DomainState, VOLUME_NAME_LEN_MAX};
-use netd_api::{Network, Port};
 use std::collections::{BTreeMap, BTreeSet};
 use streamer_api::Limits;
 use types::{Digest, Generation, InstanceId, VolumeName};
 use uuid::Uuid;
+
+mod wires;
+
+use wires::{own_wires, wanted_networks};
 
 /// A run that lasted this long was a good one: the next pause is the shortest again.
 const GOOD_RUN_MS: u64 = 60_000;
@@ -69,9 +72,9 @@ pub(crate) enum Step {
     /// Remove a volume with its bytes.
     DeleteVolume(InstanceId, VolumeName),
     /// Make the disks, define and start. The second part is what its record shall hold of the networks.
-    Start(Box<DesiredInstance>, Vec<Network>),
+    Start(Box<DesiredInstance>, Wires),
     /// It runs and its record does not say so: it was started just before this daemon was killed.
-    Adopt(Box<DesiredInstance>, Vec<Network>),
+    Adopt(Box<DesiredInstance>, Wires),
     /// Its run has ended by itself.
     NoteEnd(InstanceId, Uuid),
     /// Its disk answers again.
@@ -169,76 +172,31 @@ pub(crate) fn note_end(record: &mut Record, failure: Option<String>, now_ms: u64
     record.failure = failure;
 }
 
-/// What netd shall hold: the document's networks, and the ports of instances that go but are still there.
-fn wanted_networks(desired: &HostDesired, observed: &Observed) -> Vec<Network> {
-    let mut networks = desired.networks.clone();
-    let here = |incarnation: &Uuid| {
-        observed.domains.as_ref().is_none_or(|domains| domains.contains_key(incarnation))
-    };
-    for (incarnation, record) in observed.records.iter().filter(|(incarnation, _)| here(incarnation)) {
-        if wanted(desired, *incarnation).is_none() {
-            for network in &record.networks {
-                add_ports(&mut networks, network);
-            }
-        }
-    }
-    networks
-}
-
 /// The document's instance of this incarnation.
 pub(crate) fn wanted(desired: &HostDesired, incarnation: Uuid) -> Option<&DesiredInstance> {
     desired.instances.iter().find(|instance| instance.incarnation.parse() == Ok(incarnation))
 }
 
-fn add_ports(networks: &mut Vec<Network>, held: &Network) {
-    let taken = |networks: &[Network], port: &Port| {
-        networks.iter().flat_map(|network| &network.ports).any(|p| p.tap == port.tap || p.id == port.id)
-    };
-    let ports: Vec<Port> = held.ports.iter().filter(|port| !taken(networks, port)).cloned().collect();
-    if ports.is_empty() {
-        return;
-    }
-    let bridge_taken = networks.iter().any(|network| network.bridge == held.bridge);
-    match networks.iter_mut().find(|network| network.id == held.id) {
-        Some(network) => network.ports.extend(ports),
-        None if bridge_taken => {}
-        None => networks.push(Network { ports, ..held.clone() }),
-    }
-}
-
-/// An instance's networks with its own ports only.
-fn own_networks(desired: &HostDesired, instance: &DesiredInstance) -> Vec<Network> {
-    let own = |port: &&Port| instance.ports.iter().any(|own| own.tap == port.tap);
-    let reduced = |network: &Network| Network {
-        ports: network.ports.iter().filter(own).cloned().collect(),
-        ..network.clone()
-    };
-    desired.networks.iter().map(reduced).filter(|network| !network.ports.is_empty()).collect()
-}
-
 fn networks(plan: &mut Plan, desired: &HostDesired, observed: &Observed) {
     let Some(status) = &observed.networks else { return };
-    let networks = wanted_networks(desired, observed);
-    if taken(&networks, status, observed) {
+    let wanted = wanted_networks(desired, observed);
+    if taken(&wanted, status, observed) {
         return;
     }
     // Numbered here: while an instance goes, one document of the controller means several for netd.
     let generation = status
         .generation
         .max(observed.networks_taken.as_ref().map_or_else(Generation::default, |d| d.generation));
-    plan.steps.push(Step::PutNetworks(netd_api::Desired {
-        generation: generation.next(),
-        networks,
-        ..netd_api::Desired::default()
-    }));
+    plan.steps.push(Step::PutNetworks(netd_api::Desired { generation: generation.next(), ..wanted }));
 }
 
-/// netd holds these networks, and nothing newer from somebody else.
-fn taken(networks: &[Network], status: &netd_api::Status, observed: &Observed) -> bool {
-    observed
-        .networks_taken
-        .as_ref()
-        .is_some_and(|taken| taken.networks == networks && taken.generation == status.generation)
+/// netd holds this document, and nothing newer from somebody else.
+fn taken(wanted: &netd_api::Desired, status: &netd_api::Status, observed: &Observed) -> bool {
+    observed.networks_taken.as_ref().is_some_and(|taken| {
+        let as_taken = (&taken.networks, &taken.watchers, &taken.mirrors);
+        as_taken == (&wanted.networks, &wanted.watchers, &wanted.mirrors)
+            && taken.generation == status.generation
+    })
 }
 
 fn images(plan: &mut Plan, desired: &HostDesired, observed: &Observed) {
@@ -376,7 +334,7 @@ fn start(plan: &mut Plan, desired: &HostDesired, instance: &DesiredInstance, obs
         }
         Some(DomainState::Running | DomainState::Paused) => {
             if record.is_none_or(|record| record.started_ms.is_none() || record.ended) {
-                plan.steps.push(Step::Adopt(Box::new(instance.clone()), own_networks(desired, instance)));
+                plan.steps.push(Step::Adopt(Box::new(instance.clone()), own_wires(desired, instance)));
             }
         }
         Some(DomainState::Stopped { .. }) | None => match record {
@@ -386,7 +344,7 @@ fn start(plan: &mut Plan, desired: &HostDesired, instance: &DesiredInstance, obs
             record => match waits(desired, instance, incarnation, record, observed) {
                 Some(reason) => drop(plan.waits.insert(id.clone(), reason)),
                 None => {
-                    plan.steps.push(Step::Start(Box::new(instance.clone()), own_networks(desired, instance)));
+                    plan.steps.push(Step::Start(Box::new(instance.clone()), own_wires(desired, instance)));
                 }
             },
         },
@@ -451,7 +409,10 @@ fn waits_for_ports(desired: &HostDesired, instance: &DesiredInstance, observed: 
     if !taken(&wanted_networks(desired, observed), status, observed) {
         return Some("netd has not taken up its networks yet".to_owned());
     }
-    let ready = |tap: &str| status.networks.iter().flat_map(|n| &n.ports).any(|p| p.tap == tap && p.ready);
+    let ready = |tap: &str| {
+        status.networks.iter().flat_map(|n| &n.ports).any(|p| p.tap == tap && p.ready)
+            || status.watchers.iter().any(|watcher| watcher.tap == tap && watcher.ready)
+    };
     let port = instance.ports.iter().find(|port| !ready(&port.tap))?;
     Some(match status.failures.first().or(status.conflicts.first()) {
         Some(failure) => format!("its port {} is not ready: {failure}", port.name),

@@ -20,8 +20,9 @@ pub(crate) struct Record {
     pub(crate) instance: InstanceId,
     /// The image its overlay stands on.
     pub(crate) image: Digest,
-    /// Its networks, each with its own port only: netd keeps them until the domain is gone.
-    pub(crate) networks: Vec<netd_api::Network>,
+    /// What netd keeps of it until the domain is gone.
+    #[serde(flatten)]
+    pub(crate) wires: Wires,
     /// Attempts to start it.
     pub(crate) starts: u32,
     /// When its present or last run began.
@@ -44,6 +45,16 @@ pub(crate) struct Record {
     pub(crate) run_not_before_ms: u64,
 }
 
+/// An instance's ports.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Wires {
+    /// Its networks, each with its own ports only.
+    pub(crate) networks: Vec<netd_api::Network>,
+    /// Its ports that watch. What they watch is no part of it.
+    #[serde(default)]
+    pub(crate) watchers: Vec<netd_api::Watcher>,
+}
+
 /// How an image was named to the streamer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Naming {
@@ -61,11 +72,11 @@ pub(crate) struct Named {
 }
 
 impl Record {
-    pub(crate) fn new(instance: InstanceId, image: Digest, networks: Vec<netd_api::Network>) -> Self {
+    pub(crate) fn new(instance: InstanceId, image: Digest, wires: Wires) -> Self {
         Self {
             instance,
             image,
-            networks,
+            wires,
             starts: 0,
             started_ms: None,
             ready_ms: None,

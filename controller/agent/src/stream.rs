@@ -168,8 +168,11 @@ mod tests {
     use streamer_api::Touch;
 
     fn record(started_ms: u64, ready_ms: Option<u64>) -> Record {
-        let mut record =
-            Record::new("office/workspace".parse().unwrap(), Digest::from_bytes([1; 32]), vec![]);
+        let mut record = Record::new(
+            "office/workspace".parse().unwrap(),
+            Digest::from_bytes([1; 32]),
+            crate::store::Wires::default(),
+        );
         (record.started_ms, record.ready_ms, record.starts) = (Some(started_ms), ready_ms, 2);
         record
     }

@@ -4,14 +4,13 @@ use crate::config::Config;
 use crate::config_disk::{ConfigDiskError, config_disk};
 use crate::facts;
 use crate::plan::{Step, note_end};
-use crate::store::{Named, Naming, Record, Store, StoreError};
+use crate::store::{Named, Naming, Record, Store, StoreError, Wires};
 use crate::stream::{self, Gone};
 use chassis::clock::unix_ms;
 use chassis::telemetry::chain;
 use chassis::unix_http::CallError;
 use controller_api::agent::{AgentEvent, DesiredInstance};
 use controller_hypervisor::{Export, Hypervisor, HypervisorError, Machine, Mark, Nic, Stop, VolumeDisk};
-use netd_api::Network;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,8 +85,8 @@ impl Works {
             Step::TellRun(_, incarnation) => self.tell_run(incarnation).await,
             Step::SizeVolume(instance, name, bytes) => Ok(self.store.size_volume(&instance, &name, bytes)?),
             Step::DeleteVolume(instance, name) => Ok(self.store.delete_volume(&instance, &name)?),
-            Step::Start(desired, networks) => self.start(&desired, networks).await,
-            Step::Adopt(desired, networks) => self.adopt(&desired, networks),
+            Step::Start(desired, wires) => self.start(&desired, wires).await,
+            Step::Adopt(desired, wires) => self.adopt(&desired, wires),
             Step::NoteEnd(id, incarnation) => self.note_end(&id, incarnation),
             Step::Resume(id, incarnation) => self.resume(&id, incarnation).await,
             Step::Remove(id, incarnation) => self.remove(&id, incarnation).await,
@@ -162,10 +161,10 @@ impl Works {
         Ok(self.store.forget_image(digest)?)
     }
 
-    async fn start(&self, desired: &DesiredInstance, networks: Vec<Network>) -> Result<(), WorkError> {
+    async fn start(&self, desired: &DesiredInstance, wires: Wires) -> Result<(), WorkError> {
         let incarnation: Uuid = desired.incarnation.parse().map_err(|_| WorkError::Incarnation)?;
-        let new = Record::new(desired.id.clone(), desired.image, networks.clone());
-        let started = self.try_start(desired, incarnation, networks).await;
+        let new = Record::new(desired.id.clone(), desired.image, wires.clone());
+        let started = self.try_start(desired, incarnation, wires).await;
         match &started {
             Ok(record) => {
                 let message = match record.as_ref().map_or(1, |record| record.starts) {
@@ -191,10 +190,10 @@ impl Works {
         &self,
         desired: &DesiredInstance,
         incarnation: Uuid,
-        networks: Vec<Network>,
+        wires: Wires,
     ) -> Result<Option<Record>, WorkError> {
-        let new = Record::new(desired.id.clone(), desired.image, networks.clone());
-        self.store.change(incarnation, Some(new), |record| record.networks = networks)?;
+        let new = Record::new(desired.id.clone(), desired.image, wires.clone());
+        self.store.change(incarnation, Some(new), |record| record.wires = wires)?;
         self.make_overlay(desired, incarnation).await?;
         let path = self.store.layout().config_disk(incarnation);
         let disk = config_disk(&desired.config)?;
@@ -266,9 +265,9 @@ impl Works {
         }
     }
 
-    fn adopt(&self, desired: &DesiredInstance, networks: Vec<Network>) -> Result<(), WorkError> {
+    fn adopt(&self, desired: &DesiredInstance, wires: Wires) -> Result<(), WorkError> {
         let incarnation: Uuid = desired.incarnation.parse().map_err(|_| WorkError::Incarnation)?;
-        let new = Record::new(desired.id.clone(), desired.image, networks);
+        let new = Record::new(desired.id.clone(), desired.image, wires);
         self.store.change(incarnation, Some(new), |record| {
             record.starts = record.starts.max(1);
             record.started_ms = Some(unix_ms());

@@ -321,6 +321,8 @@ fn desired(generation: u64, incarnation: Option<Uuid>) -> HostDesired {
             ports: vec![port],
             ..netd_api::Network::default()
         }],
+        watchers: vec![],
+        mirrors: vec![],
         images: vec![IMAGE],
         streams: vec![],
         limits: None,

@@ -1,6 +1,9 @@
 use super::*;
 use controller_api::agent::{DesiredPort, DesiredStream};
-use netd_api::{NetworkStatus, PortStatus, Status, Uplink};
+use netd_api::{
+    Mirror, MirrorFrom, MirrorTo, Network, NetworkStatus, Port, PortStatus, Router, Status, Uplink, Watcher,
+    WatcherStatus,
+};
 use proptest::prelude::*;
 use streamer_api::Prefetch;
 use types::{ByteSize, Generation};
@@ -22,7 +25,35 @@ fn port(member: u8) -> Port {
     Port::closed(format!("office/m{member}/eth0"), tap(member), mac)
 }
 
+/// Odd members have a second port, that watches.
+fn watcher(member: u8) -> Option<Watcher> {
+    (member % 2 == 1).then(|| Watcher {
+        id: format!("office/m{member}/sniff"),
+        tap: format!("ctfff000000{member}"),
+        mtu: 1450,
+    })
+}
+
+fn ready_watcher(watcher: &Watcher) -> WatcherStatus {
+    WatcherStatus { tap: watcher.tap.clone(), ready: true, ..WatcherStatus::default() }
+}
+
+fn mirror(watcher: &Watcher) -> Mirror {
+    Mirror {
+        id: watcher.id.clone(),
+        from: MirrorFrom::Network { id: "office/inside".to_owned() },
+        to: MirrorTo::Watcher { tap: watcher.tap.clone() },
+    }
+}
+
 fn instance(member: u8, number: u8) -> DesiredInstance {
+    let nic = |name: &str, tap: String| DesiredPort {
+        name: name.parse().unwrap(),
+        tap,
+        mac: port(member).mac,
+        mtu: 1450,
+    };
+    let watching = watcher(member).map(|watcher| nic("sniff", watcher.tap));
     DesiredInstance {
         id: format!("office/m{member}").parse().unwrap(),
         incarnation: incarnation(member, number).to_string(),
@@ -30,12 +61,7 @@ fn instance(member: u8, number: u8) -> DesiredInstance {
         memory: ByteSize(64 << 20),
         image: image(member),
         image_size_bytes: 1 << 20,
-        ports: vec![DesiredPort {
-            name: "eth0".parse().unwrap(),
-            tap: tap(member),
-            mac: port(member).mac,
-            mtu: 1450,
-        }],
+        ports: std::iter::once(nic("eth0", tap(member))).chain(watching).collect(),
         volumes: vec!["home".parse().unwrap()],
         config: BTreeMap::new(),
     }
@@ -54,6 +80,8 @@ fn document(generation: u64, members: &BTreeMap<u8, u8>) -> HostDesired {
     HostDesired {
         generation: Generation(generation),
         networks: if members.is_empty() { vec![] } else { vec![network] },
+        watchers: members.keys().filter_map(|member| watcher(*member)).collect(),
+        mirrors: members.keys().filter_map(|member| watcher(*member)).map(|w| mirror(&w)).collect(),
         images: members.keys().map(|member| image(*member)).collect(),
         streams: vec![],
         limits: None,
@@ -106,6 +134,7 @@ impl World {
                 generation: self.networks.generation,
                 converged: true,
                 networks: self.networks.networks.iter().map(network).collect(),
+                watchers: self.networks.watchers.iter().map(ready_watcher).collect(),
                 ..Status::default()
             }),
             networks_taken: self.taken.clone(),
@@ -115,7 +144,8 @@ impl World {
     }
 
     fn taps(&self) -> BTreeSet<&str> {
-        self.networks.networks.iter().flat_map(|n| &n.ports).map(|p| p.tap.as_str()).collect()
+        let ports = self.networks.networks.iter().flat_map(|n| &n.ports).map(|p| p.tap.as_str());
+        ports.chain(self.networks.watchers.iter().map(|watcher| watcher.tap.as_str())).collect()
     }
 
     fn apply(&mut self, step: Step) {
@@ -128,7 +158,10 @@ impl World {
                 self.taken = Some(networks);
                 for domain in self.domains.values() {
                     let member = domain.instance.member.as_str()[1..].parse().unwrap();
-                    assert!(self.taps().contains(tap(member).as_str()), "a port went before its domain");
+                    let watching = watcher(member).map(|watcher| watcher.tap);
+                    for tap in std::iter::once(tap(member)).chain(watching) {
+                        assert!(self.taps().contains(tap.as_str()), "a port went before its domain");
+                    }
                 }
             }
             Step::NameImage(digest, naming) => {
@@ -152,10 +185,10 @@ impl World {
                 assert!(self.domains.values().all(|d| d.instance != id), "a volume went before its domain");
                 self.volumes.remove(&(id, name));
             }
-            Step::Start(desired, networks) => self.start(&desired, networks),
-            Step::Adopt(desired, networks) => {
+            Step::Start(desired, wires) => self.start(&desired, wires),
+            Step::Adopt(desired, wires) => {
                 let uuid = desired.incarnation.parse().unwrap();
-                let mut record = Record::new(desired.id.clone(), desired.image, networks);
+                let mut record = Record::new(desired.id.clone(), desired.image, wires);
                 record.started_ms = Some(self.now_ms);
                 self.records.insert(uuid, record);
             }
@@ -168,7 +201,7 @@ impl World {
         }
     }
 
-    fn start(&mut self, desired: &DesiredInstance, networks: Vec<Network>) {
+    fn start(&mut self, desired: &DesiredInstance, wires: Wires) {
         let uuid = desired.incarnation.parse().unwrap();
         assert!(self.domains.iter().all(|(o, d)| *o == uuid || d.instance != desired.id), "two at once");
         assert!(self.exported.contains(&desired.image), "no image");
@@ -177,7 +210,7 @@ impl World {
         let mut record = self
             .records
             .remove(&uuid)
-            .unwrap_or_else(|| Record::new(desired.id.clone(), desired.image, networks));
+            .unwrap_or_else(|| Record::new(desired.id.clone(), desired.image, wires));
         record.started_ms = Some(self.now_ms);
         record.ended = false;
         record.starts += 1;
@@ -216,6 +249,8 @@ impl World {
             && self.exported == desired.images.iter().copied().collect()
             && self.volumes.len() == desired.volumes.len()
             && self.networks.networks == desired.networks
+            && self.networks.watchers == desired.watchers
+            && self.networks.mirrors == desired.mirrors
     }
 }
 
@@ -280,6 +315,9 @@ fn a_start_waits_for_each_of_its_needs_and_says_for_which() {
     let mut closed = whole.clone();
     closed.networks.as_mut().unwrap().networks[0].ports[0].ready = false;
     assert_eq!(why(&closed), "its port eth0 is not ready yet");
+    let mut blind = whole.clone();
+    blind.networks.as_mut().unwrap().watchers[0].ready = false;
+    assert_eq!(why(&blind), "its port sniff is not ready yet");
     let bare = Observed { volumes: BTreeMap::new(), ..whole };
     assert_eq!(why(&bare), "its volume home is not made yet");
 }
@@ -293,7 +331,7 @@ fn a_silent_libvirt_removes_nothing() {
         !steps.iter().any(|s| matches!(s, Step::Remove(..) | Step::DeleteVolume(..) | Step::DropImage(_)))
     );
     // And its ports stay.
-    assert_eq!(wanted_networks(&some(&[]), &observed).len(), 1);
+    assert_eq!(wanted_networks(&some(&[]), &observed).networks.len(), 1);
 }
 
 #[test]
@@ -407,7 +445,7 @@ fn a_running_volume_is_not_grown_and_none_ever_shrinks() {
 #[test]
 fn pauses_grow_to_their_limit_and_shrink_after_a_good_run() {
     assert_eq!([0, 1, 2, 3, 5, 6, 99].map(pause_ms), [0, 1_000, 2_000, 4_000, 16_000, 30_000, 30_000]);
-    let mut record = Record::new("office/m1".parse().unwrap(), image(1), vec![]);
+    let mut record = Record::new("office/m1".parse().unwrap(), image(1), Wires::default());
     record.started_ms = Some(0);
     note_end(&mut record, None, 500);
     note_end(&mut record, Some("no".to_owned()), 500);
@@ -422,4 +460,75 @@ fn a_volume_name_the_guest_would_see_cut_off_is_refused() {
     desired.instances[0].volumes = vec!["a-name-of-17-byte".parse().unwrap()];
     let plan = plan(&desired, &World::default().observe());
     assert!(plan.refusals.values().next().unwrap().contains("longer than 16 bytes"));
+}
+
+#[test]
+fn a_router_does_not_stay_for_an_instance_that_goes() {
+    let mut desired = some(&[(2, 0)]);
+    desired.networks[0].router = Some(Router {
+        link: "cr0000000001".to_owned(),
+        elsewhere: false,
+        mac: port(9).mac,
+        addresses: vec!["10.20.0.1/24".parse().unwrap()],
+        dhcp: None,
+        dns: None,
+        advertises: false,
+        outside: None,
+    });
+    let world = running(&desired);
+    let kept = wanted_networks(&some(&[]), &world.observe());
+    let [network] = kept.networks.as_slice() else { panic!("{kept:?}") };
+    assert!(network.router.as_ref().unwrap().elsewhere, "another host may have it by then");
+    assert_eq!(network.ports.len(), 1);
+}
+
+#[test]
+fn a_watcher_stays_until_its_instance_is_gone_and_its_mirrors_do_not() {
+    let mut world = running(&some(&[(1, 0)]));
+    let kept = wanted_networks(&some(&[]), &world.observe());
+    assert_eq!((kept.watchers, kept.mirrors), (vec![watcher(1).unwrap()], vec![]));
+    world.converge(&some(&[]), usize::MAX);
+    assert_eq!(world.networks.watchers, []);
+}
+
+#[test]
+fn a_port_that_is_only_kept_gives_way_to_the_documents() {
+    let address = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
+    let mut first = some(&[(2, 0)]);
+    first.networks[0].ports[0].addresses = vec![address("10.20.0.2")];
+    let world = running(&first);
+    let kept = |second: &HostDesired| {
+        let networks = wanted_networks(second, &world.observe()).networks;
+        networks.into_iter().flat_map(|network| network.ports).find(|port| port.tap == tap(2)).unwrap()
+    };
+    let mut second = some(&[(4, 0)]);
+    assert!(!kept(&second).held, "nothing is in its way");
+    second.networks[0].ports[0].addresses = vec![address("10.20.0.2")];
+    let shut = kept(&second);
+    assert_eq!((shut.held, shut.addresses), (true, vec![]), "its address is another's now");
+    second.networks[0].ports[0].addresses = vec![];
+    second.networks[0].subnets = vec!["10.21.0.0/24".parse().unwrap()];
+    assert!(kept(&second).held, "its subnet is another now");
+    second.networks[0].subnets = vec![];
+    second.networks[0].ports[0].mac = port(2).mac;
+    assert!(kept(&second).held, "its MAC is another's now");
+}
+
+#[test]
+fn a_network_that_is_only_kept_leaves_its_number_to_the_document() {
+    let uplink = Uplink::Vlan { trunk: "core".to_owned(), vid: 7, link: "cv0000000001".to_owned() };
+    let mut first = some(&[(2, 0)]);
+    first.networks[0].uplink = uplink.clone();
+    let world = running(&first);
+    let mut second = some(&[(4, 0)]);
+    let network = Network {
+        id: "other/inside".to_owned(),
+        bridge: "cb0000000002".to_owned(),
+        uplink,
+        ..second.networks[0].clone()
+    };
+    second.networks = vec![network];
+    let kept = wanted_networks(&second, &world.observe()).networks;
+    assert_eq!(kept.len(), 2);
+    assert_eq!((kept[1].id.as_str(), &kept[1].uplink), ("office/inside", &Uplink::None));
 }

@@ -49,7 +49,7 @@ fn an_instance_that_a_full_disk_keeps_from_starting_has_failed_with_the_reason_a
     disk.fill().unwrap();
     let desired = document(1);
     let incarnation = Uuid::from_bytes([7; 16]);
-    let new = || Record::new(desired.instances[0].id.clone(), desired.instances[0].image, vec![]);
+    let new = || Record::new(desired.instances[0].id.clone(), desired.instances[0].image, Wires::default());
     let error = held.change(incarnation, Some(new()), |_| {}).unwrap_err();
     let why = chain(&error).to_string();
     held.note(incarnation, new(), |record| note_end(record, Some(why.clone()), 1_000));

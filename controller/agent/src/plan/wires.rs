@@ -1,0 +1,143 @@
+//! What netd shall hold: the controller's networks, and the taps of guests that go but are still there.
+//!
+//! A guest on its way out may have another place in the newest document's networks, or none: its address may be somebody
+//! else's by now, its network's subnet another. netd refuses a document that contradicts itself as a whole, so what is
+//! only kept gives way wherever the two meet.
+
+use super::{Observed, wanted};
+use crate::store::Wires;
+use controller_api::agent::{DesiredInstance, HostDesired};
+use netd_api::{Desired, MirrorFrom, MirrorTo, Network, Port, Router, Uplink, Watcher};
+use types::Generation;
+
+/// What netd shall hold, not numbered.
+pub(super) fn wanted_networks(desired: &HostDesired, observed: &Observed) -> Desired {
+    let mut all = Desired {
+        generation: Generation::default(),
+        networks: desired.networks.clone(),
+        watchers: desired.watchers.clone(),
+        mirrors: desired.mirrors.clone(),
+    };
+    let domains = observed.domains.as_ref();
+    let going = observed.records.iter().filter(|(incarnation, _)| {
+        domains.is_none_or(|domains| domains.contains_key(*incarnation))
+            && wanted(desired, **incarnation).is_none()
+    });
+    for (_, record) in going {
+        for network in &record.wires.networks {
+            keep_ports(&mut all, network);
+        }
+        for watcher in &record.wires.watchers {
+            keep_watcher(&mut all, watcher);
+        }
+    }
+    all
+}
+
+/// An instance's networks with its own ports only, and its watchers. A router stays with the document: another host may
+/// have it by the time that only this instance's ports are left.
+pub(super) fn own_wires(desired: &HostDesired, instance: &DesiredInstance) -> Wires {
+    let own = |tap: &str| instance.ports.iter().any(|own| own.tap == tap);
+    let reduced = |network: &Network| Network {
+        ports: network.ports.iter().filter(|port| own(&port.tap)).cloned().collect(),
+        router: network.router.clone().map(|router| Router { elsewhere: true, ..router }),
+        ..network.clone()
+    };
+    Wires {
+        networks: desired.networks.iter().map(reduced).filter(|network| !network.ports.is_empty()).collect(),
+        watchers: desired.watchers.iter().filter(|watcher| own(&watcher.tap)).cloned().collect(),
+    }
+}
+
+fn keep_ports(all: &mut Desired, held: &Network) {
+    let free = |port: &&Port| !is_taken(all, &port.tap, &port.id);
+    let ports: Vec<Port> = held.ports.iter().filter(free).cloned().collect();
+    if ports.is_empty() {
+        return;
+    }
+    let bridge_taken = all.networks.iter().any(|network| network.bridge == held.bridge);
+    let at = match all.networks.iter().position(|network| network.id == held.id) {
+        Some(at) => at,
+        None if bridge_taken => return,
+        None => {
+            let uplink = if is_in_use(all, &held.uplink) { Uplink::None } else { held.uplink.clone() };
+            all.networks.push(Network { uplink, ports: Vec::new(), ..held.clone() });
+            all.networks.len() - 1
+        }
+    };
+    for port in ports {
+        let port = if fits(all, at, &port) { port } else { shut(&port) };
+        if let Some(network) = all.networks.get_mut(at) {
+            network.ports.push(port);
+        }
+    }
+}
+
+fn keep_watcher(all: &mut Desired, held: &Watcher) {
+    if !is_taken(all, &held.tap, &held.id) {
+        all.watchers.push(held.clone());
+    }
+}
+
+/// A port or watcher has this tap or id.
+fn is_taken(all: &Desired, tap: &str, id: &str) -> bool {
+    let ports = all.networks.iter().flat_map(|network| &network.ports).map(|port| (&port.tap, &port.id));
+    let watchers = all.watchers.iter().map(|watcher| (&watcher.tap, &watcher.id));
+    ports.chain(watchers).any(|(other_tap, other_id)| other_tap == tap || other_id == id)
+}
+
+/// Another network or a tunnel of copies has the number.
+fn is_in_use(all: &Desired, uplink: &Uplink) -> bool {
+    let tunnels = all.mirrors.iter().flat_map(|mirror| {
+        let from = if let MirrorFrom::Tunnel(tunnel) = &mirror.from { Some(tunnel) } else { None };
+        let to = if let MirrorTo::Tunnel(tunnel) = &mirror.to { Some(tunnel) } else { None };
+        from.into_iter().chain(to)
+    });
+    match uplink {
+        Uplink::None | Uplink::Site { .. } => false,
+        Uplink::Vxlan { vni: own, .. } => {
+            let mut tunnels = tunnels.map(|tunnel| tunnel.vni);
+            let mut networks = all.networks.iter();
+            tunnels.any(|vni| vni == *own)
+                || networks.any(|other| matches!(other.uplink, Uplink::Vxlan { vni, .. } if vni == *own))
+        }
+        Uplink::Vlan { trunk: on, vid: own, .. } => all.networks.iter().any(
+            |other| matches!(&other.uplink, Uplink::Vlan { trunk, vid, .. } if trunk == on && vid == own),
+        ),
+    }
+}
+
+/// Nothing else on the port's segment has its MAC or one of its addresses, and these are inside the subnets.
+fn fits(all: &Desired, at: usize, port: &Port) -> bool {
+    let Some(network) = all.networks.get(at) else { return false };
+    let site = |network: &Network| match &network.uplink {
+        Uplink::Site { site } => Some(site.clone()),
+        Uplink::None | Uplink::Vxlan { .. } | Uplink::Vlan { .. } => None,
+    };
+    let own_site = site(network);
+    let segment = |other: &&Network| {
+        other.id == network.id || own_site.as_ref().is_some_and(|own| site(other).as_ref() == Some(own))
+    };
+    let routers = all.networks.iter().flat_map(|other| {
+        let inner = other.router.iter().filter(|_| other.id == network.id);
+        let outer = other.router.iter().filter_map(|router| router.outside.as_ref());
+        let outer = outer.filter(|outside| own_site.as_ref() == Some(&outside.site));
+        inner.flat_map(|router| &router.addresses).chain(outer.flat_map(|outside| &outside.addresses))
+    });
+    let taken: Vec<_> = routers.map(|net| net.addr()).collect();
+    let mut others = all.networks.iter().filter(segment).flat_map(|other| &other.ports);
+    let inside = |address| {
+        network.subnets.is_empty()
+            || port.routes
+            || network.subnets.iter().any(|subnet| subnet.contains(address))
+    };
+    let meets = |other: &Port| {
+        other.mac == port.mac || other.addresses.iter().any(|address| port.addresses.contains(address))
+    };
+    !others.any(meets) && port.addresses.iter().all(|address| inside(address) && !taken.contains(address))
+}
+
+/// The tap only: its guest has it open.
+fn shut(port: &Port) -> Port {
+    Port { held: true, ..Port::closed(port.id.clone(), port.tap.clone(), port.mac) }
+}
