@@ -7,7 +7,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use netd_api::{Desired, Problem};
+use netd_api::Problem;
+use netd_plan::Unanswerable;
+use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 /// Largest document in bytes: thousands of ports.
@@ -20,15 +22,16 @@ pub(crate) fn router(requests: Requests) -> Router {
         .route("/v1/status", get(get_status))
         .route("/v1/purge", post(post_purge))
         .layer(DefaultBodyLimit::max(DOCUMENT_BYTES_MAX))
-        .with_state(requests)
+        .with_state(requests.clone())
+        .merge(crate::inspect::router(requests))
 }
 
 /// Parses a document; the error names the field.
-pub(crate) fn read_document(bytes: &[u8]) -> Result<Desired, String> {
+pub(crate) fn read_document<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let desired = serde_path_to_error::deserialize(&mut json).map_err(|error| error.to_string())?;
+    let document = serde_path_to_error::deserialize(&mut json).map_err(|error| error.to_string())?;
     json.end().map_err(|error| error.to_string())?;
-    Ok(desired)
+    Ok(document)
 }
 
 async fn put_desired(State(requests): State<Requests>, body: Bytes) -> Response {
@@ -57,16 +60,27 @@ async fn ask<T: serde::Serialize>(
     requests: &Requests,
     request: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Request,
 ) -> Response {
+    match answered(requests, request).await {
+        Ok(value) => Json(value).into_response(),
+        Err(refused) => *refused,
+    }
+}
+
+/// The switch's answer, or what to say instead.
+pub(crate) async fn answered<T>(
+    requests: &Requests,
+    request: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Request,
+) -> Result<T, Box<Response>> {
     let (sender, answer) = oneshot::channel();
     let sent = requests.send(request(sender)).await;
     match (sent, answer.await) {
-        (Ok(()), Ok(Ok(value))) => Json(value).into_response(),
-        (Ok(()), Ok(Err(refusal))) => refused(&refusal),
-        _ => problem(
+        (Ok(()), Ok(Ok(value))) => Ok(value),
+        (Ok(()), Ok(Err(refusal))) => Err(Box::new(refused(&refusal))),
+        _ => Err(Box::new(problem(
             StatusCode::SERVICE_UNAVAILABLE,
             "shutting-down",
             "netd is shutting down; ask again".to_owned(),
-        ),
+        ))),
     }
 }
 
@@ -77,6 +91,10 @@ fn refused(refusal: &Refusal) -> Response {
             problem(StatusCode::CONFLICT, "stale-generation", message)
         }
         Refusal::Invalid(_) => invalid(message),
+        Refusal::Unanswerable(Unanswerable::UnknownPort(_)) => {
+            problem(StatusCode::NOT_FOUND, "unknown-port", message)
+        }
+        Refusal::Unanswerable(_) => problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", message),
         Refusal::Store(_) | Refusal::Observe(_) => {
             tracing::error!(%message, "a request failed");
             problem(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
@@ -88,6 +106,6 @@ fn invalid(message: String) -> Response {
     problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid-document", message)
 }
 
-fn problem(status: StatusCode, code: &str, message: String) -> Response {
+pub(crate) fn problem(status: StatusCode, code: &str, message: String) -> Response {
     (status, Json(Problem { code: code.to_owned(), message })).into_response()
 }

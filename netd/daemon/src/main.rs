@@ -3,8 +3,10 @@
 //! One task owns the kernel, the stored document and the loop ([`switch`]); everything else sends it requests. Start
 //! at [`switch::Switch`]. On SIGTERM everything stays in place: guests keep running, doors stay as they are.
 
+mod cli;
 mod config;
 mod http;
+mod inspect;
 mod store;
 mod switch;
 
@@ -42,6 +44,12 @@ enum Command {
         #[arg(long)]
         desired: PathBuf,
     },
+    /// Says why a connection would pass or not, place by place.
+    Explain(cli::ExplainArguments),
+    /// Captures frames of ports as pcapng.
+    Capture(cli::CaptureArguments),
+    /// Shows who speaks with whom, busiest first.
+    Flows,
     /// Removes everything of netd's from this host, also without a running netd.
     Purge,
 }
@@ -60,6 +68,15 @@ fn main() -> anyhow::Result<()> {
             Command::Run => run(config).await,
             Command::Status => show(&Client::new(&config.socket).status().await?),
             Command::Plan { desired } => plan(&config, &desired).await,
+            Command::Explain(question) => {
+                print_lines(&cli::explain(&Client::new(&config.socket), question).await?);
+                Ok(())
+            }
+            Command::Capture(capture) => cli::capture(&Client::new(&config.socket), capture).await,
+            Command::Flows => {
+                print_lines(&cli::flows(&Client::new(&config.socket)).await?);
+                Ok(())
+            }
             Command::Purge => purge(config).await,
         }
     });

@@ -5,9 +5,12 @@
 
 use crate::config::Config;
 use crate::store::{Store, StoreError};
-use netd_api::{Desired, PlanReport, Status};
+use netd_api::{Desired, PlanReport, Question, Status};
 use netd_kernel::{Changes, Kernel, ObserveError, OpenError};
-use netd_plan::{Host, Invalid, Observed, Plan, Step, Target, networks_status, plan};
+use netd_plan::{
+    CapturePoint, Explained, Host, Invalid, Observed, Plan, Step, Target, Unanswerable, capture_points,
+    explain, networks_status, plan,
+};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -33,6 +36,8 @@ pub(crate) enum Request {
     Plan(Desired, Answer<PlanReport>),
     Status(Answer<Status>),
     Purge(Answer<Status>),
+    Explain(Question, Answer<Explained>),
+    CapturePoints(Vec<String>, Answer<Vec<CapturePoint>>),
 }
 
 /// Why a request was refused. Nothing was changed.
@@ -44,6 +49,8 @@ pub(crate) enum Refusal {
     Reused(Generation),
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    #[error(transparent)]
+    Unanswerable(#[from] Unanswerable),
     #[error("the document could not be stored")]
     Store(#[from] StoreError),
     #[error("the kernel could not be read")]
@@ -133,6 +140,8 @@ impl Switch {
             Request::Plan(desired, answer) => drop(answer.send(self.preview(&desired).await)),
             Request::Status(answer) => drop(answer.send(self.status().await)),
             Request::Purge(answer) => drop(answer.send(self.purge().await)),
+            Request::Explain(question, answer) => drop(answer.send(self.explain(&question).await)),
+            Request::CapturePoints(of, answer) => drop(answer.send(self.capture_points(&of))),
         }
     }
 
@@ -163,6 +172,19 @@ impl Switch {
         let target = self.admit(desired)?;
         let plan = plan(&target, &self.kernel.observe().await?);
         Ok(PlanReport { steps: plan.steps.iter().map(Step::to_string).collect() })
+    }
+
+    async fn explain(&self, question: &Question) -> Result<Explained, Refusal> {
+        let nothing = Desired::default();
+        let desired = self.desired.as_ref().unwrap_or(&nothing);
+        let target = Target::new(desired, &self.host)?;
+        let networks = networks_status(desired, &self.host, &self.kernel.observe().await?);
+        Ok(explain(desired, &target, &networks, question)?)
+    }
+
+    fn capture_points(&self, of: &[String]) -> Result<Vec<CapturePoint>, Refusal> {
+        let nothing = Desired::default();
+        Ok(capture_points(self.desired.as_ref().unwrap_or(&nothing), of)?)
     }
 
     /// Removes everything, then forgets. Killed in between, the empty document goes on removing.
