@@ -107,7 +107,8 @@ impl Works {
     }
 
     async fn put_networks(&self, networks: netd_api::Desired) -> Result<(), WorkError> {
-        self.netd.put_desired(&networks).await.map_err(WorkError::Netd)?;
+        let held = self.networks_taken.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.netd.converge(held.as_ref(), &networks).await.map_err(WorkError::Netd)?;
         *self.networks_taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(networks);
         Ok(())
     }

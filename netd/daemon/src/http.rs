@@ -12,12 +12,12 @@ use netd_plan::Unanswerable;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-/// Largest document in bytes: thousands of ports.
-const DOCUMENT_BYTES_MAX: usize = 16 << 20;
+/// Largest document in bytes: twenty thousand networks, or as many ports with a dozen rules each.
+const DOCUMENT_BYTES_MAX: usize = 64 << 20;
 
 pub(crate) fn router(requests: Requests) -> Router {
     Router::new()
-        .route("/v1/desired", put(put_desired))
+        .route("/v1/desired", put(put_desired).patch(patch_desired))
         .route("/v1/plan", post(post_plan))
         .route("/v1/status", get(get_status))
         .route("/v1/purge", post(post_purge))
@@ -37,6 +37,13 @@ pub(crate) fn read_document<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Stri
 async fn put_desired(State(requests): State<Requests>, body: Bytes) -> Response {
     match read_document(&body) {
         Ok(desired) => ask(&requests, |answer| Request::Put(desired, answer)).await,
+        Err(message) => invalid(message),
+    }
+}
+
+async fn patch_desired(State(requests): State<Requests>, body: Bytes) -> Response {
+    match read_document(&body) {
+        Ok(change) => ask(&requests, |answer| Request::Change(change, answer)).await,
         Err(message) => invalid(message),
     }
 }
@@ -87,7 +94,7 @@ pub(crate) async fn answered<T>(
 fn refused(refusal: &Refusal) -> Response {
     let message = chassis::telemetry::chain(refusal).to_string();
     match refusal {
-        Refusal::Stale { .. } | Refusal::Reused { .. } => {
+        Refusal::Stale { .. } | Refusal::Other { .. } | Refusal::Reused { .. } => {
             problem(StatusCode::CONFLICT, "stale-generation", message)
         }
         Refusal::Invalid(_) => invalid(message),

@@ -9,6 +9,7 @@ mod http;
 mod inspect;
 mod store;
 mod switch;
+mod table;
 
 use anyhow::{Context as _, bail};
 use chassis::unix_http::CallError;
@@ -36,13 +37,28 @@ struct Arguments {
 enum Command {
     /// Serves (the default).
     Run,
-    /// Shows what is, as JSON.
-    Status,
-    /// Shows what a desired document would change, a line a step. Changes nothing.
-    Plan {
-        /// The document, JSON.
+    /// Shows what is, freshly looked at: networks, ports, frames, and what is wrong.
+    Status {
+        /// All of it, as the socket answers.
         #[arg(long)]
+        json: bool,
+    },
+    /// Shows what a desired document would change, a line a step. Changes nothing.
+    #[command(after_help = "Examples:
+  What would this document do here?
+    collective-netd plan --desired office.json
+  A document that netd can hold:
+    {\"generation\": 2, \"networks\": [{\"id\": \"office/lan\", \"bridge\": \"cb1\", \"mtu\": 1500,
+      \"uplink\": {\"kind\": \"none\"}, \"ports\": []}]}
+  Nothing is printed if all is as desired. Then hand it over:
+    curl --unix-socket /run/collective/netd.sock -X PUT --data @office.json http://netd/v1/desired")]
+    Plan {
+        /// The document, JSON. Its generation is no less than the one netd holds.
+        #[arg(long, value_name = "FILE")]
         desired: PathBuf,
+        /// Said or not: a plan is never carried out.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Says why a connection would pass or not, place by place.
     Explain(cli::ExplainArguments),
@@ -50,8 +66,12 @@ enum Command {
     Capture(cli::CaptureArguments),
     /// Shows who speaks with whom, busiest first.
     Flows,
-    /// Removes everything of netd's from this host, also without a running netd.
-    Purge,
+    /// Removes everything of netd's from this host, also without a running netd: guests lose their networks.
+    Purge {
+        /// Do it. Without, it says what would go.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -66,8 +86,8 @@ fn main() -> anyhow::Result<()> {
     let result = runtime.block_on(async {
         match arguments.command.unwrap_or(Command::Run) {
             Command::Run => run(config).await,
-            Command::Status => show(&Client::new(&config.socket).status().await?),
-            Command::Plan { desired } => plan(&config, &desired).await,
+            Command::Status { json } => show(&Client::new(&config.socket).status().await?, json),
+            Command::Plan { desired, .. } => plan(&config, &desired).await,
             Command::Explain(question) => {
                 print_lines(&cli::explain(&Client::new(&config.socket), question).await?);
                 Ok(())
@@ -77,7 +97,8 @@ fn main() -> anyhow::Result<()> {
                 print_lines(&cli::flows(&Client::new(&config.socket)).await?);
                 Ok(())
             }
-            Command::Purge => purge(config).await,
+            Command::Purge { yes: true } => purge(config).await,
+            Command::Purge { yes: false } => say_what_a_purge_removes(&config).await,
         }
     });
     runtime.shutdown_background();
@@ -116,8 +137,18 @@ async fn purge(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn show(status: &netd_api::Status) -> anyhow::Result<()> {
-    print_lines(&[serde_json::to_string_pretty(status)?]);
+async fn say_what_a_purge_removes(config: &Config) -> anyhow::Result<()> {
+    let status = Client::new(&config.socket).status().await?;
+    let ports: usize = status.networks.iter().map(|network| network.ports.len()).sum();
+    bail!(
+        "{} networks with {ports} ports would go, and guests lose them; add --yes to do it",
+        status.networks.len()
+    );
+}
+
+fn show(status: &netd_api::Status, json: bool) -> anyhow::Result<()> {
+    let lines = if json { vec![serde_json::to_string_pretty(status)?] } else { table::of(status) };
+    print_lines(&lines);
     Ok(())
 }
 

@@ -1,15 +1,18 @@
 //! The loop: one task owns the kernel and the document, and does one thing at a time.
 //!
-//! A request, a change in the kernel, or the timer each start the same pass: observe, plan, apply, observe again.
-//! A document is stored before it is applied, and answered after.
+//! A document, a change in the kernel that is none of ours, or the timer each start the same pass: observe, plan, apply,
+//! observe again. A change of the document starts the same pass within its [`Scope`]: only the links of the networks it
+//! touches are looked at, and their rules are known from the last pass, as long as nobody said that our tables were
+//! changed since. Whatever does not fit that takes the whole pass. A document is stored before it is applied, and
+//! answered after.
 
 use crate::config::Config;
 use crate::store::{Store, StoreError};
-use netd_api::{Desired, PlanReport, Question, Status};
-use netd_kernel::{Changes, Kernel, ObserveError, OpenError};
+use netd_api::{Change, Desired, Network, PlanReport, Question, Status};
+use netd_kernel::{Applied, Changes, Kernel, News, ObserveError, OpenError};
 use netd_plan::{
-    CapturePoint, Explained, Host, Invalid, Observed, Plan, Step, Target, Unanswerable, capture_points,
-    explain, networks_status, plan,
+    CapturePoint, Document, Explained, Host, Invalid, Observed, ObservedRules, Plan, Scope, Step, Target,
+    Unanswerable, capture_points, explain, mirrors_status, networks_status, plan, watchers_status,
 };
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -33,6 +36,7 @@ type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
 #[derive(Debug)]
 pub(crate) enum Request {
     Put(Desired, Answer<Status>),
+    Change(Change, Answer<Status>),
     Plan(Desired, Answer<PlanReport>),
     Status(Answer<Status>),
     Purge(Answer<Status>),
@@ -45,6 +49,8 @@ pub(crate) enum Request {
 pub(crate) enum Refusal {
     #[error("generation {given} is older than {held}, which netd holds; send a newer document")]
     Stale { given: Generation, held: Generation },
+    #[error("the change is of generation {from}, but netd holds {held}; send the whole document")]
+    Other { from: Generation, held: Generation },
     #[error("generation {0} is held with other content; number every change")]
     Reused(Generation),
     #[error(transparent)]
@@ -74,27 +80,51 @@ pub(crate) struct Switch {
     store: Store,
     host: Host,
     /// None before the first: then netd touches nothing, whatever it finds.
-    desired: Option<Desired>,
+    document: Option<Document>,
+    /// Why the stored document is none for this host any more.
+    invalid: Option<Invalid>,
+    /// Of the document. None until it is needed, and while the host does not grant what the document asks for.
+    target: Option<Target>,
+    /// The last pass found or left everything as wanted, but for what it refuses.
+    settled: bool,
+    /// When everything is looked at again.
+    due: Instant,
     /// Of the last pass that changed something.
     took: Duration,
     steps: u32,
     failures: Vec<String>,
+    /// Of the last pass over everything.
+    conflicts: Vec<String>,
 }
 
 impl Switch {
     /// Takes up the stored document.
     pub(crate) fn open(config: &Config) -> Result<Self, StartError> {
-        let store = Store::open(&config.state_dir)?;
+        let mut store = Store::open(&config.state_dir)?;
         let desired = store.read()?;
+        let host = config.host();
+        let kernel = Kernel::open()?.with_routers(config.router_folders());
+        // A grant withdrawn since the document was stored refuses the whole of it; what is in place stays, closed.
+        let (document, invalid) =
+            match desired.map(|desired| (Document::new(desired.clone(), &host), desired)) {
+                None => (None, None),
+                Some((Ok(document), _)) => (Some(document), None),
+                Some((Err(invalid), desired)) => (Some(Document::unchecked(desired)), Some(invalid)),
+            };
         Ok(Self {
-            kernel: Kernel::open()?,
-            changes: Changes::open()?,
+            changes: Changes::open(&kernel)?,
+            kernel,
             store,
-            host: config.host(),
-            desired,
+            host,
+            document,
+            invalid,
+            target: None,
+            settled: false,
+            due: Instant::now(),
             took: Duration::ZERO,
             steps: 0,
             failures: Vec::new(),
+            conflicts: Vec::new(),
         })
     }
 
@@ -107,18 +137,20 @@ impl Switch {
     async fn run(mut self, mut requests: mpsc::Receiver<Request>, shutdown: CancellationToken) {
         self.pass_logged().await;
         loop {
-            let pause = if self.failures.is_empty() { RESYNC } else { RETRY };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 request = requests.recv() => match request {
                     Some(request) => self.serve(request).await,
                     None => return,
                 },
-                () = self.changes.next() => {
-                    self.settle().await;
-                    self.pass_logged().await;
+                news = self.changes.next() => {
+                    if !self.expects(&news) {
+                        self.settle().await;
+                        self.pass_logged().await;
+                    }
                 }
-                () = tokio::time::sleep(pause) => self.pass_logged().await,
+                () = self.kernel.server_died() => self.pass_logged().await,
+                () = tokio::time::sleep_until(self.due.into()) => self.pass_logged().await,
             }
         }
     }
@@ -133,10 +165,26 @@ impl Switch {
         let _ = tokio::time::timeout(SETTLE, burst).await;
     }
 
+    /// Whether news leaves everything as wanted.
+    fn expects(&self, news: &News) -> bool {
+        let Some(target) = &self.target else { return self.document.is_none() };
+        let as_wanted = || news.links.iter().all(|(name, link)| target.expects(name, link.as_ref()));
+        !news.missed && !news.renamed && news.rules == 0 && as_wanted()
+    }
+
+    fn desired(&self) -> Option<&Desired> {
+        self.document.as_ref().map(Document::desired)
+    }
+
+    fn generation(&self) -> Generation {
+        self.desired().map_or(Generation(0), |desired| desired.generation)
+    }
+
     async fn serve(&mut self, request: Request) {
         // A caller that has gone away does not need the answer.
         match request {
             Request::Put(desired, answer) => drop(answer.send(self.put(desired).await)),
+            Request::Change(change, answer) => drop(answer.send(self.change(&change).await)),
             Request::Plan(desired, answer) => drop(answer.send(self.preview(&desired).await)),
             Request::Status(answer) => drop(answer.send(self.status().await)),
             Request::Purge(answer) => drop(answer.send(self.purge().await)),
@@ -146,37 +194,85 @@ impl Switch {
     }
 
     async fn put(&mut self, desired: Desired) -> Result<Status, Refusal> {
-        self.admit(&desired)?;
-        if self.desired.as_ref() != Some(&desired) {
-            self.store.write(&desired)?;
+        if self.invalid.is_some() || !self.desired().is_some_and(|held| is_same(held, &desired)) {
+            let document = self.admit(desired)?;
+            let desired = document.desired();
+            self.store.write(desired)?;
             tracing::info!(generation = %desired.generation, networks = desired.networks.len(), "taken up");
-            self.desired = Some(desired);
+            self.hold(Some(document));
         }
         self.pass().await
     }
 
-    fn admit(&self, desired: &Desired) -> Result<Target, Refusal> {
-        let target = Target::new(desired, &self.host)?;
-        match &self.desired {
+    fn admit(&self, desired: Desired) -> Result<Document, Refusal> {
+        let document = Document::new(desired, &self.host)?;
+        let desired = document.desired();
+        match self.desired() {
             Some(held) if desired.generation < held.generation => {
                 Err(Refusal::Stale { given: desired.generation, held: held.generation })
             }
-            Some(held) if desired.generation == held.generation && desired != held => {
+            Some(held) if desired.generation == held.generation && !is_same(held, desired) => {
                 Err(Refusal::Reused(desired.generation))
             }
-            _ => Ok(target),
+            _ => Ok(document),
         }
     }
 
+    fn hold(&mut self, document: Option<Document>) {
+        self.document = document;
+        self.invalid = None;
+        self.target = None;
+        self.settled = false;
+    }
+
+    async fn change(&mut self, change: &Change) -> Result<Status, Refusal> {
+        let held = self.generation();
+        let document = match &mut self.document {
+            Some(document) if self.invalid.is_none() && change.from == held => document,
+            _ => return Err(Refusal::Other { from: change.from, held }),
+        };
+        if change.generation <= held {
+            return Err(Refusal::Stale { given: change.generation, held });
+        }
+        let scope = document.change(change, &self.host)?;
+        if let Err(error) = self.store.change(change) {
+            let stored = self.store.read()?.map(|desired| Document::new(desired, &self.host)).transpose()?;
+            self.hold(stored);
+            return Err(error.into());
+        }
+        // What was told until now is about the document of until now.
+        let news = self.changes.waiting();
+        let is_known = self.settled && self.expects(&news);
+        let mut status = match self.replace_target(&scope)? {
+            Some((before, after)) if is_known => self.pass_within(&before, &after).await?,
+            _ => self.pass().await?,
+        };
+        let put = |id: &str| change.put.iter().any(|network| network.id == id);
+        status.networks.retain(|network| put(&network.id));
+        Ok(status)
+    }
+
+    /// What the planner works towards, brought up to date by a change; its part within the scope, before and after, if
+    /// nothing else has a part in it.
+    fn replace_target(&mut self, scope: &Scope) -> Result<Option<(Target, Target)>, Refusal> {
+        let Some(target) = self.target.as_mut().filter(|_| scope.alone) else {
+            self.target = None;
+            return Ok(None);
+        };
+        let (before, after) = (scope.target_before(&self.host)?, scope.target(&self.host)?);
+        target.replace(&before, after.clone());
+        Ok(Some((before, after)))
+    }
+
     async fn preview(&self, desired: &Desired) -> Result<PlanReport, Refusal> {
-        let target = self.admit(desired)?;
+        let target = self.admit(desired.clone())?.target(&self.host)?;
         let plan = plan(&target, &self.kernel.observe().await?);
         Ok(PlanReport { steps: plan.steps.iter().map(Step::to_string).collect() })
     }
 
     async fn explain(&self, question: &Question) -> Result<Explained, Refusal> {
         let nothing = Desired::default();
-        let desired = self.desired.as_ref().unwrap_or(&nothing);
+        let desired = self.desired().unwrap_or(&nothing);
         let target = Target::new(desired, &self.host)?;
         let networks = networks_status(desired, &self.host, &self.kernel.observe().await?);
         Ok(explain(desired, &target, &networks, question)?)
@@ -184,18 +280,18 @@ impl Switch {
 
     fn capture_points(&self, of: &[String]) -> Result<Vec<CapturePoint>, Refusal> {
         let nothing = Desired::default();
-        Ok(capture_points(self.desired.as_ref().unwrap_or(&nothing), of)?)
+        Ok(capture_points(self.desired().unwrap_or(&nothing), of)?)
     }
 
     /// Removes everything, then forgets. Killed in between, the empty document goes on removing.
     pub(crate) async fn purge(&mut self) -> Result<Status, Refusal> {
         let empty = Desired::default();
         self.store.write(&empty)?;
-        self.desired = Some(empty);
+        self.hold(Some(Document::unchecked(empty)));
         let status = self.pass().await?;
         if status.failures.is_empty() {
             self.store.forget()?;
-            self.desired = None;
+            self.hold(None);
         }
         Ok(status)
     }
@@ -204,30 +300,96 @@ impl Switch {
         if let Err(error) = self.pass().await {
             tracing::error!(error = %chassis::telemetry::chain(&error), "the pass failed");
             self.failures = vec![error.to_string()];
+            self.settled = false;
+            self.due = Instant::now() + RETRY;
         }
     }
 
-    /// Observes, plans, applies, observes.
+    /// Observes, plans, applies, observes: everything.
     async fn pass(&mut self) -> Result<Status, Refusal> {
         let begin = Instant::now();
-        let observed = self.kernel.observe().await?;
-        let Some(desired) = &self.desired else {
+        metrics::counter!("netd_passes_total", "scope" => "whole").increment(1);
+        // What was told so far is seen now.
+        self.changes.waiting();
+        let mut observed = self.kernel.observe().await?;
+        self.due = begin + RESYNC;
+        let Some(target) = self.take_target()? else {
             self.failures.clear();
             return Ok(self.report(&observed, &Plan::default()));
         };
-        // A grant withdrawn since the document was stored refuses the whole of it; what is in place stays, closed.
-        let target = Target::new(desired, &self.host)?;
-        let found = plan(&target, &observed);
-        if found.steps.is_empty() {
-            self.failures = found.refusals.clone();
-            return Ok(self.report(&observed, &found));
+        let mut rest = plan(&target, &observed);
+        self.failures.clear();
+        if !rest.steps.is_empty() {
+            let applied = self.kernel.apply(&rest).await;
+            self.changes.waiting();
+            observed = self.kernel.observe().await?;
+            rest = plan(&target, &observed);
+            self.note(&applied, begin);
         }
+        self.settled = rest.steps.is_empty();
+        self.target = Some(target);
+        self.failures.extend(rest.refusals.iter().cloned());
+        self.conflicts.clone_from(&rest.conflicts);
+        if !self.failures.is_empty() {
+            self.due = Instant::now() + RETRY;
+        }
+        for failure in &self.failures {
+            tracing::warn!(failure, "not done");
+        }
+        Ok(self.report(&observed, &rest))
+    }
+
+    fn take_target(&mut self) -> Result<Option<Target>, Invalid> {
+        if let Some(invalid) = &self.invalid {
+            return Err(invalid.clone());
+        }
+        match (self.target.take(), &self.document) {
+            (Some(target), _) => Ok(Some(target)),
+            (None, Some(document)) => document.target(&self.host).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The same of a change: looks at the links it has an effect on, and knows their rules. What does not turn out as
+    /// planned, and what others do meanwhile, takes the whole pass.
+    async fn pass_within(&mut self, before: &Target, after: &Target) -> Result<Status, Refusal> {
+        let begin = Instant::now();
+        metrics::counter!("netd_passes_total", "scope" => "change").increment(1);
+        let mut names = before.link_names();
+        names.extend(after.link_names());
+        let mut observed = self.kernel.observe_named(&names)?;
+        observed.rules = intact(before);
+        let found = plan(after, &observed);
         let applied = self.kernel.apply(&found).await;
-        let observed = self.kernel.observe().await?;
-        let rest = plan(&target, &observed);
+        let mut news = self.changes.waiting();
+        let amended = found.steps.iter().filter(|step| matches!(step, Step::AmendRules { .. })).count();
+        if u32::try_from(amended) == Ok(news.rules) {
+            news.rules = 0;
+        }
+        let mut observed = self.kernel.observe_named(&names)?;
+        observed.rules = intact(after);
+        let rest = plan(after, &observed);
+        if !applied.failures.is_empty() || !rest.steps.is_empty() || !self.expects(&news) {
+            return self.pass().await;
+        }
+        self.note(&applied, begin);
+        for refusal in &rest.refusals {
+            if !self.failures.contains(refusal) {
+                self.failures.push(refusal.clone());
+                self.due = Instant::now() + RETRY;
+            }
+        }
+        let mut status = self.report(&observed, &rest);
+        // Not looked at.
+        (status.watchers, status.mirrors) = Default::default();
+        status.conflicts.clone_from(&self.conflicts);
+        Ok(status)
+    }
+
+    /// Remembers what a pass did.
+    fn note(&mut self, applied: &Applied, begin: Instant) {
         self.took = begin.elapsed();
         self.steps = applied.done;
-        self.failures = rest.refusals.clone();
         for (step, error) in &applied.failures {
             self.failures.push(format!("{step}: {}", chassis::telemetry::chain(error)));
         }
@@ -235,26 +397,26 @@ impl Switch {
         metrics::histogram!("netd_pass_seconds").record(self.took.as_secs_f64());
         let took_ms = self.took.as_millis();
         tracing::info!(steps = applied.done, failures = self.failures.len(), took_ms, "changed");
-        for failure in &self.failures {
-            tracing::warn!(failure, "not done");
-        }
-        Ok(self.report(&observed, &rest))
     }
 
-    async fn status(&self) -> Result<Status, Refusal> {
+    async fn status(&mut self) -> Result<Status, Refusal> {
         let observed = self.kernel.observe().await?;
-        let rest = match &self.desired {
-            Some(desired) => plan(&Target::new(desired, &self.host)?, &observed),
-            None => Plan::default(),
-        };
+        let target = self.take_target()?;
+        let rest = target.as_ref().map(|target| plan(target, &observed)).unwrap_or_default();
+        self.target = target;
         Ok(self.report(&observed, &rest))
     }
 
     fn report(&self, observed: &Observed, rest: &Plan) -> Status {
-        let networks =
-            self.desired.as_ref().map(|d| networks_status(d, &self.host, observed)).unwrap_or_default();
+        let networks = self.desired().map(|d| networks_status(d, &self.host, observed)).unwrap_or_default();
+        let (watchers, mirrors) = match (self.desired(), &self.target) {
+            (Some(desired), Some(target)) => {
+                (watchers_status(desired, observed), mirrors_status(desired, target, observed))
+            }
+            _ => Default::default(),
+        };
         Status {
-            generation: self.desired.as_ref().map_or(Generation(0), |d| d.generation),
+            generation: self.generation(),
             converged: rest.steps.is_empty() && rest.refusals.is_empty(),
             // Rounded up: a pass that did something took time.
             took_ms: u64::try_from(self.took.as_micros().div_ceil(1000)).unwrap_or(u64::MAX),
@@ -262,8 +424,26 @@ impl Switch {
             failures: self.failures.clone(),
             conflicts: rest.conflicts.clone(),
             networks,
-            watchers: Vec::new(),
-            mirrors: Vec::new(),
+            watchers,
+            mirrors,
         }
     }
+}
+
+/// Whether two documents say the same, in whatever order: changes add new networks at the end.
+fn is_same(held: &Desired, given: &Desired) -> bool {
+    fn sorted(desired: &Desired) -> Vec<&Network> {
+        let mut networks: Vec<_> = desired.networks.iter().collect();
+        networks.sort_by(|a, b| a.id.cmp(&b.id));
+        networks
+    }
+    held == given
+        || (held.generation == given.generation
+            && (&held.watchers, &held.mirrors) == (&given.watchers, &given.mirrors)
+            && sorted(held) == sorted(given))
+}
+
+/// The rules, known to be what a target says.
+fn intact(target: &Target) -> ObservedRules {
+    target.rules.clone().map_or(ObservedRules::Absent, ObservedRules::Intact)
 }

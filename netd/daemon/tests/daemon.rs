@@ -1,124 +1,20 @@
 //! The real daemon, in a network namespace of its own, over its socket.
 #![allow(clippy::unwrap_used, reason = "in a test's helpers too, a panic is the failure")]
 
+#[path = "daemon/changes.rs"]
+mod changes;
+#[path = "daemon/machine.rs"]
+mod machine;
+#[path = "daemon/scale.rs"]
+mod scale;
+
 use chassis::unix_http::CallError;
+use machine::{Machine, Netd, pause};
 use netd_api::{Accept, Desired, Direction, Network, Port, Protocol, Status, Uplink};
-use netd_client::Client;
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 use types::{Generation, MacAddress};
-
-const NETD: &str = env!("CARGO_BIN_EXE_collective-netd");
-const DEADLINE: Duration = Duration::from_secs(20);
-
-type Job = Box<dyn FnOnce() + Send>;
-
-/// A namespace, a folder, and a configuration.
-struct Machine {
-    jobs: mpsc::Sender<Job>,
-    folder: TempDir,
-    runtime: tokio::runtime::Runtime,
-    client: Client,
-}
-
-#[expect(clippy::disallowed_methods, reason = "between two looks at a condition, or the moment of a kill")]
-fn pause(duration: Duration) {
-    std::thread::sleep(duration);
-}
-
-/// A running netd; killed when dropped.
-struct Netd(Child);
-
-impl Drop for Netd {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Machine {
-    fn new() -> Self {
-        let (jobs, queue) = mpsc::channel::<Job>();
-        let (ready, started) = mpsc::channel();
-        std::thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("this test makes network namespaces: run it as root");
-            ready.send(()).unwrap();
-            queue.iter().for_each(|job| job());
-        });
-        started.recv().expect("this test makes network namespaces: run it as root");
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("netd.sock");
-        let text = format!(
-            "socket = {socket:?}\nstate_dir = {:?}\nunderlay_address = \"192.0.2.1\"\n",
-            folder.path().join("state")
-        );
-        std::fs::write(folder.path().join("netd.toml"), text).unwrap();
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        Self { jobs, folder, runtime, client: Client::new(socket) }
-    }
-
-    fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
-        let (sender, answer) = mpsc::channel();
-        self.jobs.send(Box::new(move || drop(sender.send(job())))).unwrap();
-        answer.recv().expect("the job panicked")
-    }
-
-    fn config(&self) -> PathBuf {
-        self.folder.path().join("netd.toml")
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(NETD);
-        command.arg("--config").arg(self.config()).args(arguments).stdin(Stdio::null());
-        command
-    }
-
-    fn netd(&self, arguments: &[&str]) -> Output {
-        let mut command = self.command(arguments);
-        self.run(move || command.output().unwrap())
-    }
-
-    fn start(&self) -> Netd {
-        let mut command = self.command(&[]);
-        let netd = Netd(self.run(move || command.spawn().unwrap()));
-        self.until("netd does not answer", |_| true);
-        netd
-    }
-
-    fn shell(&self, line: &str) -> String {
-        let line = line.to_owned();
-        let output = self.run(move || Command::new("sh").args(["-c", &line]).output().unwrap());
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Waits for a status.
-    fn until(&self, what: &str, condition: impl Fn(&Status) -> bool) -> Status {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            let status = self.runtime.block_on(self.client.status());
-            match status {
-                Ok(status) if condition(&status) => return status,
-                other => assert!(Instant::now() < deadline, "{what}: {other:?}"),
-            }
-            pause(Duration::from_millis(10));
-        }
-    }
-
-    fn put(&self, desired: &Desired) -> Result<Status, CallError> {
-        self.runtime.block_on(self.client.put_desired(desired))
-    }
-
-    /// What of ours there is, with indices: a recreated link has another one.
-    fn ours(&self) -> String {
-        self.shell("ip -o link | grep -oE '^[0-9]+: c[btx][^:]*'; nft list tables; true")
-    }
-}
 
 fn desired(generation: u64) -> Desired {
     let port = Port {
@@ -149,8 +45,10 @@ fn a_document_is_applied_when_it_is_answered() {
     assert_eq!(status.generation, Generation(3));
     let again = machine.put(&desired(3)).unwrap();
     assert_eq!((again.steps, again.took_ms), (status.steps, status.took_ms), "the same document is no work");
-    let text = String::from_utf8(machine.netd(&["status"]).stdout).unwrap();
+    let text = String::from_utf8(machine.netd(&["status", "--json"]).stdout).unwrap();
     assert_eq!(serde_json::from_str::<Status>(&text).unwrap().generation, Generation(3));
+    let text = String::from_utf8(machine.netd(&["status"]).stdout).unwrap();
+    assert!(text.starts_with("generation 3: as desired") && text.contains("office/gateway/lan"), "{text}");
 }
 
 #[test]
@@ -206,11 +104,30 @@ fn damage_by_others_is_repaired_without_being_asked() {
     let _netd = machine.start();
     machine.put(&desired(1)).unwrap();
     let before = machine.ours();
-    for damage in ["nft flush ruleset", "ip link set ct1 down", "ip link set cx1 nomaster"] {
+    let kept = [
+        "nft flush ruleset",
+        "nft delete table bridge collective",
+        "ip link set ct1 down",
+        "ip link set cx1 nomaster",
+        "ip link set ct1 mtu 1300",
+        "ip link set cb1 type bridge stp_state 1",
+    ];
+    for damage in kept {
         machine.shell(damage);
         // Far sooner than the timer.
         machine.until(damage, |s| s.converged);
-        assert_eq!(machine.ours(), before);
+        assert_eq!(machine.ours(), before, "{damage}");
+    }
+    for damage in [
+        "ip link del cb1",
+        "ip link del ct1",
+        "ip link set ct1 name mine",
+        "ip link set cx1 name mine group 0",
+    ] {
+        machine.shell(damage);
+        machine.until(damage, |s| s.converged && s.networks[0].up && s.networks[0].ports[0].ready);
+        machine.shell("ip link del mine");
+        machine.until(damage, |s| s.converged && s.conflicts.is_empty());
     }
 }
 
@@ -261,7 +178,9 @@ fn a_plan_changes_nothing_and_reads_in_order() {
     std::fs::write(&file, serde_json::to_vec(&desired(1)).unwrap()).unwrap();
     let output = machine.netd(&["plan", "--desired", file.to_str().unwrap()]);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.starts_with("replace rules"), "{text}");
+    let place = |step: &str| text.find(step).unwrap_or_else(|| panic!("no {step}: {text}"));
+    assert!(place("create tap ct1") < place("replace rules"), "{text}");
+    assert!(place("replace rules") < place("attach ct1"), "{text}");
     assert!(text.ends_with("bring ct1 up\n"), "{text}");
     assert_eq!(machine.ours(), "");
     machine.put(&desired(1)).unwrap();
@@ -275,11 +194,14 @@ fn purge_leaves_nothing_with_and_without_a_running_netd() {
         let netd = machine.start();
         machine.put(&desired(1)).unwrap();
         if running {
-            assert!(machine.netd(&["purge"]).status.success());
+            let unsure = machine.netd(&["purge"]);
+            assert!(String::from_utf8_lossy(&unsure.stderr).contains("1 networks with 1 ports would go"));
+            assert!(!unsure.status.success() && machine.ours() != "");
+            assert!(machine.netd(&["purge", "--yes"]).status.success());
             drop(netd);
         } else {
             drop(netd);
-            assert!(machine.netd(&["purge"]).status.success());
+            assert!(machine.netd(&["purge", "--yes"]).status.success());
         }
         assert_eq!(machine.ours(), "");
         assert!(!machine.folder.path().join("state/desired.json").exists());
@@ -306,7 +228,7 @@ fn a_wrong_configuration_is_named_with_its_line() {
     assert!(machine.netd(&["--check-config"]).status.success());
     std::fs::write(machine.config(), "[uplinks]\nlab = \"eth1\"\nyard = \"eth1\"\n").unwrap();
     let error = String::from_utf8_lossy(&machine.netd(&["--check-config"]).stderr).into_owned();
-    assert!(error.contains("lab and yard share link eth1"), "{error}");
+    assert!(error.contains("[uplinks] lab and [uplinks] yard share link eth1"), "{error}");
     std::fs::write(machine.config(), "underlay = \"192.0.2.1\"\n").unwrap();
     let error = String::from_utf8_lossy(&machine.netd(&["--check-config"]).stderr).into_owned();
     assert!(error.contains("netd.toml:1:1: unknown field `underlay`"), "{error}");

@@ -37,6 +37,12 @@ impl Document {
         Ok(Self { desired, seen })
     }
 
+    /// A document that was checked when it was taken up, for a host that does not grant it any more, or an empty one.
+    #[must_use]
+    pub fn unchecked(desired: Desired) -> Self {
+        Self { desired, seen: Seen::default() }
+    }
+
     /// As desired.
     #[must_use]
     pub fn desired(&self) -> &Desired {

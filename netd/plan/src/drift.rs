@@ -37,7 +37,10 @@ impl Target {
             return false;
         }
         match &link.kind {
-            LinkKind::Bridge { .. } => self.bridges.get(name).is_some_and(|b| is(b.mtu, None, true)),
+            LinkKind::Bridge { stp, snooping, wire } => {
+                let is_tame = |on: bool| !stp && !snooping && *wire == on;
+                self.bridges.get(name).is_some_and(|b| is(b.mtu, None, true) && is_tame(b.wire))
+            }
             LinkKind::Tap => {
                 self.taps.get(name).is_some_and(|t| is(t.mtu, Some(&t.bridge).filter(|_| !t.held), !t.held))
             }

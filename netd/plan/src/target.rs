@@ -195,6 +195,34 @@ impl Target {
         Ok(target)
     }
 
+    /// What becomes of it by a change within a scope: what was of `before` goes, what is of `after` comes.
+    pub fn replace(&mut self, before: &Self, after: Self) {
+        fn swap<T>(of: &mut BTreeMap<String, T>, before: &BTreeMap<String, T>, after: BTreeMap<String, T>) {
+            for name in before.keys() {
+                of.remove(name);
+            }
+            of.extend(after);
+        }
+        swap(&mut self.bridges, &before.bridges, after.bridges);
+        swap(&mut self.vxlans, &before.vxlans, after.vxlans);
+        swap(&mut self.vlans, &before.vlans, after.vlans);
+        swap(&mut self.taps, &before.taps, after.taps);
+        let rules = self.rules.get_or_insert_default();
+        for element in before.rules.iter().flat_map(|rules| &rules.elements) {
+            rules.elements.remove(element);
+        }
+        rules.elements.extend(after.rules.into_iter().flat_map(|rules| rules.elements));
+    }
+
+    /// Names of the links that it asks for or works on.
+    #[must_use]
+    pub fn link_names(&self) -> BTreeSet<String> {
+        let sites = self.bridges.values().filter_map(|bridge| Some(&bridge.site.as_ref()?.link));
+        let made =
+            self.bridges.keys().chain(self.vxlans.keys()).chain(self.vlans.keys()).chain(self.taps.keys());
+        made.chain(sites).chain(self.vlans.values().map(|vlan| &vlan.parent)).cloned().collect()
+    }
+
     fn add(&mut self, network: &Network, host: &Host) -> Result<(), Invalid> {
         let bridge = bridge_of(network);
         let mtu = u32::from(network.mtu);
