@@ -65,6 +65,7 @@ function get(collection: string, rest: string[], url: URL, response: ServerRespo
     case 'version':
       return reply(response, { version: '0.1.0', revision: world.revision(), tracker: 'https://mock/announce' })
     case 'deployments':
+      if (rest[1] === 'topology') return reply(response, world.topology(name ?? '') ?? undefined)
       return reply(response, find(world.deployments(), (each) => each.name === name))
     case 'instances':
       if (rest[2] === 'stream') return reply(response, world.stream(id) ?? undefined)

@@ -9,6 +9,8 @@ import type {
   InstanceView,
   PortView,
   StreamView,
+  TopologyLink,
+  TopologyView,
 } from '../src/api/types'
 import { bootAfter, readyMs, reportAfter, stateAfter } from './boot.ts'
 
@@ -149,6 +151,56 @@ export class World {
         placement: this.decision('office/workspace'),
       }),
     ]
+  }
+
+  topology(name: string): TopologyView | null {
+    if (name !== 'office' || this.scenario === 'empty') return null
+    const [gateway, workspace] = ['office/gateway', 'office/workspace'].map((id) => this.instances().find((each) => each.id === id))
+    const member = (each: InstanceView | undefined, gateway: boolean) => ({
+      name: each?.id.split('/')[1] ?? '',
+      appliance: each?.appliance ?? '',
+      host: each?.host ?? null,
+      online: true,
+      state: each?.state ?? ('pending' as const),
+      gateway,
+      interposed: false,
+    })
+    const via = { ...member(gateway, false), name: 'via-workspace-eth0-1', host: 'h2', interposed: true }
+    const moved = Math.floor(this.ageMs() / 1000) * 250_000
+    const link = (member: string, port: string, network: string, differs: Partial<TopologyLink>): TopologyLink => ({
+      member,
+      port,
+      network,
+      addresses: [],
+      held: false,
+      ready: true,
+      carrier: true,
+      from_guest: { frames: 900, bytes: 60_000 + moved },
+      to_guest: { frames: 700, bytes: 50_000 + moved },
+      dropped_frames: 0,
+      ...differs,
+    })
+    return {
+      deployment: name,
+      at_ms: Date.now(),
+      members: [member(gateway, true), via, member(workspace, false)],
+      networks: [
+        { name: 'inside', kind: 'private', subnets: ['10.20.0.0/24'], ready: true, hosts: ['h1', 'h2'] },
+        { name: 'outside', kind: 'site', subnets: [], ready: false, hosts: ['h1'] },
+        { name: 'via-workspace-eth0-1', kind: 'wire', subnets: [], ready: true, hosts: ['h2'] },
+      ],
+      links: [
+        link('gateway', 'wan', 'outside', { addresses: ['10.88.0.100'], ready: false, dropped_frames: 12 }),
+        link('gateway', 'lan', 'inside', { addresses: ['10.20.0.1'] }),
+        link('via-workspace-eth0-1', 'wan', 'inside', { addresses: ['10.20.0.10'] }),
+        link('via-workspace-eth0-1', 'lan', 'via-workspace-eth0-1', {}),
+        link('workspace', 'eth0', 'via-workspace-eth0-1', {}),
+      ],
+      interpositions: [
+        { port: 'workspace/eth0', with: 'acme/gateway', instance: 'office/via-workspace-eth0-1', phase: 'spliced', passes: true },
+      ],
+      mirrors: [],
+    }
   }
 
   decisions(id: string): DecisionView[] {

@@ -11,6 +11,7 @@ import type {
   InstanceView,
   Problem,
   StreamView,
+  TopologyView,
   VersionView,
 } from './types'
 
@@ -63,6 +64,8 @@ export class Client {
   readonly deployments = (signal?: AbortSignal) => this.json<DeploymentView[]>('/v1/deployments', { signal })
   readonly deployment = (name: string, signal?: AbortSignal) =>
     this.json<DeploymentView>(`/v1/deployments/${encodeURIComponent(name)}`, { signal })
+  readonly topology = (name: string, signal?: AbortSignal) =>
+    this.json<TopologyView>(`/v1/deployments/${encodeURIComponent(name)}/topology`, { signal })
   readonly instance = (deployment: string, member: string, signal?: AbortSignal) =>
     this.json<InstanceView>(instancePath(deployment, member), { signal })
   readonly boot = (deployment: string, member: string, signal?: AbortSignal) =>

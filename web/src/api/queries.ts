@@ -31,6 +31,12 @@ export function queriesOf(client: Client) {
         queryFn: ({ signal }) => client.deployment(name, signal),
         refetchInterval: POLL_MS,
       }),
+    topology: (name: string) =>
+      queryOptions({
+        queryKey: ['topology', name],
+        queryFn: ({ signal }) => client.topology(name, signal),
+        refetchInterval: POLL_MS,
+      }),
     instance: (deployment: string, member: string) =>
       queryOptions({
         queryKey: ['instances', deployment, member],

@@ -46,6 +46,64 @@ export interface DeploymentSpec {
   site?: string
 }
 
+export interface Counter {
+  frames: number
+  bytes: number
+}
+
+export interface InterpositionView {
+  /** `member/port`. */
+  port: string
+  with: ApplianceRef
+  instance: InstanceId
+  pair?: InstanceId
+  phase: 'prepared' | 'spliced' | 'leaving'
+  passes: boolean
+  reason?: string
+}
+
+export interface TopologyMember {
+  name: string
+  appliance: ApplianceRef
+  host: string | null
+  online: boolean
+  state: InstanceState
+  gateway: boolean
+  interposed: boolean
+}
+
+export interface TopologyNetwork {
+  name: string
+  kind: 'private' | 'site' | 'vlan' | 'nat' | 'routed' | 'wire'
+  subnets: string[]
+  ready: boolean
+  hosts: string[]
+  router?: { host: string; ready: boolean }
+}
+
+export interface TopologyLink {
+  member: string
+  port: string
+  network: string
+  addresses: string[]
+  held: boolean
+  ready: boolean
+  carrier: boolean
+  from_guest: Counter
+  to_guest: Counter
+  dropped_frames: number
+}
+
+export interface TopologyView {
+  deployment: string
+  at_ms: number
+  members: TopologyMember[]
+  networks: TopologyNetwork[]
+  links: TopologyLink[]
+  interpositions: InterpositionView[]
+  mirrors: { id: string; host: string }[]
+}
+
 export interface DeploymentView {
   name: string
   revision: number
@@ -59,6 +117,8 @@ export interface PortView {
   name: string
   network: string
   address: string | null
+  addresses?: string[]
+  watches?: string
   mac: string
   tap: string
 }
@@ -117,6 +177,7 @@ export interface HostFacts {
   memory_total_bytes: number
   disk_total_bytes: number
   underlay_address: string | null
+  underlay_mtu?: number
 }
 
 export interface InstanceStatus {

@@ -9,6 +9,7 @@ import { HostsPage } from '../pages/HostsPage'
 import { InstancePage } from '../pages/InstancePage'
 import { NotFoundPage } from '../pages/NotFoundPage'
 import { StreamsPage } from '../pages/StreamsPage'
+import { TopologyPage } from '../pages/TopologyPage'
 import { ApiProvider } from './api'
 import { paths, patterns } from './paths'
 import { session } from './session'
@@ -29,6 +30,7 @@ export function App() {
           </Route>
           <Route path={patterns.deployments} component={DeploymentsPage} />
           <Route path={patterns.deployment}>{({ name }) => <DeploymentPage key={name} name={name} />}</Route>
+          <Route path={patterns.topology}>{({ name }) => <TopologyPage key={name} name={name} />}</Route>
           <Route path={patterns.instance}>
             {({ deployment, member, view }) => (
               <InstancePage

@@ -5,6 +5,7 @@ it('spells every address once', () => {
   expect(Object.fromEntries(Object.entries(paths).map(([name, path]) => [name, path('office/gateway')]))).toEqual({
     deployments: '/deployments',
     deployment: '/deployments/office%2Fgateway',
+    topology: '/deployments/office%2Fgateway/topology',
     instance: '/instances/office/gateway',
     console: '/instances/office/gateway/console',
     hosts: '/hosts',

@@ -6,6 +6,7 @@ export const patterns = {
   home: '/',
   deployments: '/deployments',
   deployment: '/deployments/:name',
+  topology: '/deployments/:name/topology',
   instance: '/instances/:deployment/:member/:view?',
   hosts: '/hosts',
   host: '/hosts/:name',
@@ -18,6 +19,7 @@ export const patterns = {
 export const paths = {
   deployments: () => '/deployments',
   deployment: (name: string) => `/deployments/${part(name)}`,
+  topology: (name: string) => `/deployments/${part(name)}/topology`,
   /** `deployment/member`. */
   instance: (id: string) => `/instances/${id.split('/').map(part).join('/')}`,
   console: (id: string) => `${paths.instance(id)}/console`,

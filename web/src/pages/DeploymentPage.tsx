@@ -55,6 +55,8 @@ function Deployment({ deployment }: { deployment: DeploymentView }) {
             at site <strong>{spec.site}</strong>
           </>
         )}
+        {' · '}
+        <Link href={paths.topology(name)}>Topology</Link>
       </p>
       {problems.length > 0 && (
         <Notice tone="bad">
