@@ -55,7 +55,9 @@ use host::Host;
 use netd_plan::Conversation;
 use nft::Tables;
 use netlink_sys::{AsyncSocket as _, Socket, TokioSocket};
+use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Receive buffer in bytes: room for the links of thousands of networks in one dump.
@@ -67,6 +69,8 @@ pub struct Kernel {
     host: Arc<Mutex<Host>>,
     tables: Arc<Tables>,
     routers: Option<Arc<RouterFolders>>,
+    /// Servers of routers last seen running, by the folder of their files.
+    servers: Arc<Mutex<BTreeMap<PathBuf, i32>>>,
 }
 
 /// The kernel cannot be spoken to.
@@ -81,7 +85,7 @@ impl Kernel {
     /// [`OpenError`]: the socket cannot be made.
     pub fn open() -> Result<Self, OpenError> {
         let tables = Arc::new(Tables::open().map_err(OpenError)?);
-        Ok(Self { host: Arc::new(Mutex::new(Host::open().map_err(OpenError)?)), tables, routers: None })
+        Ok(Self { host: Arc::new(Mutex::new(Host::open().map_err(OpenError)?)), tables, routers: None, servers: Arc::default() })
     }
 
     /// The generation of the namespace's nftables at which everything of ours was last known: read by

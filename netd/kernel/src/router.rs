@@ -29,6 +29,7 @@ use crate::{Kernel, RouteError};
 use netd_plan::{ObservedNamespace, ObservedRouter, RouterStep, namespace_name, router_of_namespace};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::{fs, io};
 
 /// Where routers are kept.
@@ -146,8 +147,25 @@ impl Kernel {
     /// Keeps routers in these folders. Without, there are none.
     #[must_use]
     pub fn with_routers(mut self, folders: RouterFolders) -> Self {
+        // Servers are known again by the words they were started with, whatever folder netd is started in.
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        let RouterFolders { namespaces, state } = folders;
+        let folders = RouterFolders { namespaces: absolute(namespaces), state: absolute(state) };
         self.routers = Some(folders.into());
         self
+    }
+
+    /// Waits until a server dies that was last seen running. Cancel-safe.
+    pub async fn server_died(&self) {
+        loop {
+            tokio::time::sleep(server::LOOK_INTERVAL).await;
+            let mut seen = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = seen.len();
+            seen.retain(|files, pid| server::is_running(*pid, files));
+            if seen.len() < before {
+                return;
+            }
+        }
     }
 
     /// Reads all routers; names of links of this host are those last observed.
@@ -161,14 +179,21 @@ impl Kernel {
             return Ok(BTreeMap::new());
         }
         let links = self.host().names.clone();
-        namespace::on_thread(move |runtime| {
-            let read = |name: String| {
+        let (routers, servers) = namespace::on_thread(move |runtime| {
+            let (mut routers, mut servers) = (BTreeMap::new(), BTreeMap::new());
+            for name in names {
                 let router = observe_one(&folders, &name, &links, runtime)?;
-                Ok((name, router))
-            };
-            names.into_iter().map(read).collect()
+                let files = folders.files(&name);
+                if let Some(pid) = router.server.as_ref().and_then(|_| server::pid(&files)) {
+                    servers.insert(files, pid);
+                }
+                routers.insert(name, router);
+            }
+            Ok((routers, servers))
         })
-        .await
+        .await?;
+        *self.servers.lock().unwrap_or_else(PoisonError::into_inner) = servers;
+        Ok(routers)
     }
 
     /// Carries out one step of a router.

@@ -1,5 +1,6 @@
 //! The port rules as data: elements of named sets. The chains that look them up never change.
 
+use crate::router::{self, RouterTarget};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netd_api::{Accept, Counter, Direction, Network, Port, Protocol, Uplink};
 use std::collections::{BTreeMap, BTreeSet};
@@ -163,7 +164,21 @@ impl Rules {
         // On a site's LAN nobody routes through us: what is not addressed to the guest itself is refused.
         let may_route = !matches!(network.uplink, Uplink::Site { .. });
         for port in network.ports.iter().filter(|port| !port.held) {
-            self.add_port(port, may_route);
+            match &network.router {
+                Some(router) => self.add_port(&router::configurable(port, router), may_route),
+                None => self.add_port(port, may_route),
+            }
+        }
+    }
+
+    /// A router's links: the first on its network, the second on a site's LAN, where it routes if it does not hide.
+    pub(crate) fn add_router(&mut self, network: &Network, wanted: &RouterTarget) {
+        let on_site = matches!(network.uplink, Uplink::Site { .. });
+        for port in router::ports(wanted) {
+            self.add_port(&port, !on_site || port.tap != wanted.router.link);
+        }
+        if let Some((_, link)) = &wanted.lan {
+            self.elements.insert((Set::Uplinks, Element::Link(link.clone())));
         }
     }
 
@@ -220,6 +235,34 @@ impl Rules {
 }
 
 type RuleKey = (Set, Option<(L4, u16)>);
+
+/// What the elements that let a permission's frames through have counted. Several permissions may share an element: the
+/// kernel holds nested and neighbouring remotes of one service as one.
+pub(crate) fn use_of(accept: &Accept, tap: &str, used: &BTreeMap<(Set, Element), Counter>) -> Counter {
+    let mut sum = Counter::default();
+    for ((set, service), remotes) in remotes_by_rule(std::slice::from_ref(accept)) {
+        let everybody = IpNet::from(Ipv4Net::default());
+        let first = match service {
+            Some(_) => Element::Service(tap.to_owned(), everybody, L4::Tcp, 0),
+            None => Element::Remote(tap.to_owned(), everybody),
+        };
+        let of_port = used.range((set, first)..).take_while(|((s, element), _)| *s == set && element.link() == tap);
+        for ((_, element), counter) in of_port {
+            let covers = match element {
+                Element::Remote(_, net) if service.is_none() => remotes.iter().any(|remote| net.contains(remote)),
+                Element::Service(_, net, l4, number) if service == Some((*l4, *number)) => {
+                    remotes.iter().any(|remote| net.contains(remote))
+                }
+                _ => false,
+            };
+            if covers {
+                sum.frames = sum.frames.saturating_add(counter.frames);
+                sum.bytes = sum.bytes.saturating_add(counter.bytes);
+            }
+        }
+    }
+    sum
+}
 
 fn remotes_by_rule(accept: &[Accept]) -> BTreeMap<RuleKey, Vec<IpNet>> {
     let mut rules: BTreeMap<RuleKey, Vec<IpNet>> = BTreeMap::new();

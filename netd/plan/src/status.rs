@@ -1,9 +1,10 @@
 //! A document's networks as the kernel shows them.
 
-use crate::rules::{Element, Set};
+use crate::router::{self, RouterTarget};
+use crate::rules::{Element, Set, use_of};
 use crate::target::bridge_of;
 use crate::{Host, Observed, ObservedRules};
-use netd_api::{Desired, Network, NetworkStatus, Port, PortStatus, Uplink};
+use netd_api::{Desired, Network, NetworkStatus, Port, PortStatus, RuleStatus, Uplink};
 
 /// In the document's order.
 #[must_use]
@@ -26,7 +27,7 @@ fn network_status(network: &Network, host: &Host, observed: &Observed) -> Networ
         id: network.id.clone(),
         up: bridge_up && uplink_up,
         ports: network.ports.iter().map(|port| port_status(port, &bridge, observed)).collect(),
-        router: None,
+        router: RouterTarget::of(network, host).map(|wanted| router::status(&wanted, observed)),
     }
 }
 
@@ -54,6 +55,14 @@ fn port_status(port: &Port, bridge: &str, observed: &Observed) -> PortStatus {
         dropped_spoofed: counters.spoofed,
         dropped_from_guest: counters.dropped_from,
         dropped_to_guest: counters.dropped_to,
-        rules: Vec::new(),
+        rules: rules_status(port, observed),
     }
+}
+
+fn rules_status(port: &Port, observed: &Observed) -> Vec<RuleStatus> {
+    let all = port.accept.iter().map(|accept| RuleStatus {
+        accept: accept.clone(),
+        counter: use_of(accept, &port.tap, &observed.used),
+    });
+    all.filter(|status| status.counter.frames > 0).collect()
 }

@@ -1,10 +1,12 @@
 //! The steps a plan is made of.
 
+use crate::flows::FlowsStep;
 use crate::mirror::MirrorStep;
 use crate::router::RouterStep;
 use crate::rules::{Counters, Element, Rules, Set};
 use crate::shape::ShapeStep;
 use crate::target::Announcement;
+use netd_api::Counter;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -21,8 +23,10 @@ pub enum Step {
     ReplaceRules {
         /// All elements.
         rules: Rules,
-        /// Counters to start with.
+        /// Ports' counters to start with.
         counters: BTreeMap<String, Counters>,
+        /// Permissions' counters to start with.
+        used: BTreeMap<(Set, Element), Counter>,
     },
     /// Changes elements, atomically.
     AmendRules {
@@ -58,6 +62,13 @@ pub enum Step {
     TameBridge {
         /// Which.
         link: String,
+    },
+    /// A bridge learns nothing and passes link-local groups, too: every frame goes to the other end. Or no more.
+    Wire {
+        /// The bridge.
+        link: String,
+        /// Whether it is a wire.
+        on: bool,
     },
     /// Creates a VXLAN, down, attached to nothing.
     CreateVxlan {
@@ -154,6 +165,8 @@ pub enum Step {
     Mirror(MirrorStep),
     /// A change of a port's limits.
     Shape(ShapeStep),
+    /// A change of which conversations are counted.
+    Flows(FlowsStep),
 }
 
 impl fmt::Display for Step {
@@ -172,6 +185,9 @@ impl fmt::Display for Step {
             Self::BypassHostFirewall => write!(f, "take bridged frames out of the host's firewall"),
             Self::CreateBridge { link, mtu } => write!(f, "create bridge {link}, mtu {mtu}"),
             Self::TameBridge { link } => write!(f, "switch spanning tree and snooping off on {link}"),
+            Self::Wire { link, on } => {
+                write!(f, "make {link} {}", if *on { "a wire" } else { "a switch again" })
+            }
             Self::CreateVxlan { link, vni, local, mtu } => {
                 write!(f, "create tunnel {link}, vni {vni}, from {local}, mtu {mtu}")
             }
@@ -194,6 +210,7 @@ impl fmt::Display for Step {
             Self::Router(step) => step.fmt(f),
             Self::Mirror(step) => step.fmt(f),
             Self::Shape(step) => step.fmt(f),
+            Self::Flows(step) => step.fmt(f),
         }
     }
 }

@@ -21,6 +21,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time between a signal and its end.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 const END_POLL: Duration = Duration::from_millis(5);
+/// How often those that run are looked at; a look is a read of a file each.
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 fn config_path(files: &Path, config: &str) -> PathBuf {
     files.join(format!("{}{CONFIG_SUFFIX}", hex::encode(&Sha256::digest(config)[..16])))
@@ -66,12 +68,22 @@ pub(super) fn start(files: &Path, config: &str, runtime: &Handle) -> Result<(), 
 
 /// The configuration of the one that runs in this namespace.
 pub(super) fn running(files: &Path, namespace: (u64, u64)) -> Option<String> {
-    let pid: i32 = fs::read_to_string(files.join(PID_FILE)).ok()?.trim().parse().ok()?;
+    let pid = pid(files)?;
     let path = config_of(pid, files)?;
     let own = stat(format!("/proc/{pid}/ns/net").as_str()).ok()?;
     let config = fs::read_to_string(&path).ok()?;
     let current = (own.st_dev, own.st_ino) == namespace && path == config_path(files, &config);
     current.then_some(config)
+}
+
+/// The process that it says it is.
+pub(super) fn pid(files: &Path) -> Option<i32> {
+    fs::read_to_string(files.join(PID_FILE)).ok()?.trim().parse().ok()
+}
+
+/// Whether that process is still one of this router's.
+pub(super) fn is_running(pid: i32, files: &Path) -> bool {
+    config_of(pid, files).is_some()
 }
 
 /// The configuration that a process of ours was started with; none for other processes and dead ones.

@@ -636,8 +636,17 @@ fn servers_outlive_netd_and_come_back_when_they_die() {
     assert_eq!(adopted.routers, world.observe().routers);
     world.converge();
     assert_eq!(world.server_pid("cr1"), first);
-    world.namespace.shell(&format!("kill -9 {first}"));
-    until("a dead server is seen", || !world.router(0).ready);
+    let victim = first.clone();
+    world.namespace.run(move |runtime, kernel| {
+        runtime.block_on(async {
+            let kill = async {
+                assert!(std::process::Command::new("kill").args(["-9", &victim]).status().unwrap().success())
+            };
+            let (died, ()) = tokio::join!(tokio::time::timeout(DEADLINE, kernel.server_died()), kill);
+            died.expect("nobody heard of it");
+        });
+    });
+    assert!(!world.router(0).ready);
     world.converge();
     let second = world.server_pid("cr1");
     assert!(world.router(0).ready && second != first);
