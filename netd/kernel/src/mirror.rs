@@ -8,7 +8,9 @@
 use crate::apply::{link_at, mark};
 use crate::{Kernel, NftError, StepError};
 use netd_api::Counter;
-use netd_plan::{Action, Chains, LinkKind, MirrorStep, Observed, ObservedMirrors, Place, Side, VXLAN_PORT};
+use netd_plan::{
+    Action, Chains, LinkKind, MirrorStep, OUTGOING_PREFIX, Observed, ObservedMirrors, Place, Side, VXLAN_PORT,
+};
 use rtnetlink::{LinkMessageBuilder, LinkVxlan};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +23,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 const TABLE: &str = "netdev collective";
-/// The kernel counts from the network header on.
+/// Of what comes in, the kernel counts from the network header on.
 const ETHERNET_HEADER_BYTES: u64 = 14;
 /// Longest run of `nft`.
 const NFT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -82,7 +84,7 @@ impl Kernel {
         };
         for counter in chains.values().flatten().filter_map(Action::counter).collect::<BTreeSet<_>>() {
             let Counter { frames, bytes } = counters.get(counter).copied().unwrap_or_default();
-            let bytes = bytes.saturating_sub(frames * ETHERNET_HEADER_BYTES);
+            let bytes = bytes.saturating_sub(uncounted_bytes(counter, frames));
             let _ = writeln!(text, "add counter {TABLE} {counter} {{ packets {frames} bytes {bytes} }}");
         }
         for (place, actions) in chains {
@@ -170,6 +172,10 @@ fn refused(output: &Output) -> NftError {
     NftError::Refused(String::from_utf8_lossy(&output.stderr).trim().to_owned())
 }
 
+fn uncounted_bytes(counter: &str, frames: u64) -> u64 {
+    if counter.starts_with(OUTGOING_PREFIX) { 0 } else { frames.saturating_mul(ETHERNET_HEADER_BYTES) }
+}
+
 fn chain_name(place: &Place) -> String {
     match place.side {
         Side::Incoming => format!("in_{}", place.link),
@@ -240,8 +246,9 @@ fn read(table: &Value) -> ObservedMirrors {
 
 fn read_counter(found: &mut ObservedMirrors, body: &Value) -> Option<()> {
     let frames = body["packets"].as_u64()?;
-    let bytes = body["bytes"].as_u64()?.saturating_add(frames.saturating_mul(ETHERNET_HEADER_BYTES));
-    found.counters.insert(body["name"].as_str()?.to_owned(), Counter { frames, bytes });
+    let name = body["name"].as_str()?;
+    let bytes = body["bytes"].as_u64()?.saturating_add(uncounted_bytes(name, frames));
+    found.counters.insert(name.to_owned(), Counter { frames, bytes });
     Some(())
 }
 

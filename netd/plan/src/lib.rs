@@ -40,8 +40,8 @@ pub use explain::{CapturePoint, Experiment, Explained, Frame, Payload, Unanswera
 pub use flows::{CONVERSATION_KEPT_S, Conversation, FlowsStep, ObservedFlows, flows};
 pub use document::{Document, Scope};
 pub use mirror::{
-    Action, Chains, MirrorStep, MirrorTarget, MirrorTunnelTarget, MirrorsTarget, ObservedMirrors, Place, Side,
-    WatcherTarget, mirrors_status, watchers_status,
+    Action, Chains, MirrorStep, MirrorTarget, MirrorTunnelTarget, MirrorsTarget, OUTGOING_PREFIX,
+    ObservedMirrors, Place, Side, WatcherTarget, mirrors_status, watchers_status,
 };
 pub use observed::{Link, LinkKind, Observed, ObservedRules};
 pub use planner::{Plan, plan};

@@ -19,6 +19,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
+/// Of the names of counters of what goes out of links.
+pub const OUTGOING_PREFIX: &str = "outgoing_";
+
 /// In bytes, of a tunnel of copies from nowhere to nowhere.
 const MTU_UNKNOWN: u32 = 1500;
 
@@ -236,6 +239,11 @@ fn counter_of(mirror: &Mirror, desired: &Desired) -> String {
     format!("copied_{from}_{}", link_of(&mirror.to))
 }
 
+/// Outgoing frames are counted apart: the kernel counts their headers, too.
+fn outgoing(counter: &str) -> String {
+    format!("{OUTGOING_PREFIX}{counter}")
+}
+
 fn dropped_by(link: &str) -> String {
     format!("dropped_{link}")
 }
@@ -343,12 +351,13 @@ fn longest(target: &Target) -> u32 {
 fn chains(target: &Target) -> Chains {
     let mut chains = Chains::new();
     for (counter, mirror) in &target.mirrors.mirrors {
-        let copy = || Action::Copy { counter: counter.clone(), to: mirror.to.clone() };
         for link in &mirror.incoming {
-            chains.entry(Place::incoming(link)).or_default().push(copy());
+            let copy = Action::Copy { counter: counter.clone(), to: mirror.to.clone() };
+            chains.entry(Place::incoming(link)).or_default().push(copy);
         }
         for link in &mirror.outgoing {
-            chains.entry(Place::outgoing(link)).or_default().push(copy());
+            let copy = Action::Copy { counter: outgoing(counter), to: mirror.to.clone() };
+            chains.entry(Place::outgoing(link)).or_default().push(copy);
         }
     }
     for tap in shapers(target).into_values() {
@@ -461,7 +470,9 @@ pub fn mirrors_status(desired: &Desired, target: &Target, observed: &Observed) -
         let name = counter_of(mirror, desired);
         let wanted: Vec<&Place> = chains
             .iter()
-            .filter(|(_, actions)| actions.iter().any(|action| action.counter() == Some(name.as_str())))
+            .filter(|(_, actions)| {
+                actions.iter().filter_map(Action::counter).any(|own| own == name || own == outgoing(&name))
+            })
             .map(|(place, _)| place)
             .collect();
         let is_up = |link: &str| observed.links.get(link).is_some_and(|l: &Link| l.up);
@@ -471,7 +482,10 @@ pub fn mirrors_status(desired: &Desired, target: &Target, observed: &Observed) -
             id: mirror.id.clone(),
             from: mirror.from.clone(),
             ready: !wanted.is_empty() && is_up(link_of(&mirror.to)) && wanted.iter().all(in_force),
-            copied: counter(observed, &name),
+            copied: {
+                let (come, gone) = (counter(observed, &name), counter(observed, &outgoing(&name)));
+                Counter { frames: come.frames + gone.frames, bytes: come.bytes + gone.bytes }
+            },
         }
     };
     desired.mirrors.iter().map(status).collect()

@@ -56,9 +56,23 @@ impl World {
         guest
     }
 
+    /// The other end of a tap that is on no bridge.
+    pub(crate) fn watching(&self, tap: &str) -> Guest {
+        let name = tap.to_owned();
+        let guest = Guest::new(self.namespace.run(move |_, _| netd_kernel::open_tap(&name)).unwrap());
+        self.settle_carrier(tap);
+        guest
+    }
+
+    /// The kernel takes frames for a tap some time after somebody opened its other end, or at once if asked about it.
+    fn settle_carrier(&self, tap: &str) {
+        self.namespace.shell(&format!("ip link show dev {tap}"));
+    }
+
     /// A bridge forwards to a port some time after somebody opened its other end.
     #[expect(clippy::disallowed_methods, reason = "between two looks at a condition")]
-    fn wait_until_forwarding(&self, tap: &str) {
+    pub(crate) fn wait_until_forwarding(&self, tap: &str) {
+        self.settle_carrier(tap);
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             let ports = self.namespace.shell("bridge link show");
