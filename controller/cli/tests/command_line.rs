@@ -205,6 +205,8 @@ fn the_list_of_commands_is_as_promised() {
             "logs",
             "console",
             "stream",
+            "network",
+            "interpose",
             "doctor",
             "playground",
             "completion",
