@@ -2,7 +2,7 @@
 
 use crate::frames::{BROADCAST, Guest, ethernet, ipv4, ipv6};
 use crate::namespace::Namespace;
-use crate::world::{World, from_guest, mac, network, talker, to_guest};
+use crate::world::{World, from_guest, mac, network, talker, to_guest, vxlan};
 use netd_api::{
     Accept, Dhcp, Dns, Lease, Network, Outside, Port, Protocol, Published, Router, RouterStatus, Transport,
     Uplink,
@@ -344,6 +344,27 @@ fn a_guest_hears_its_router_and_gets_its_ipv6_address() {
     assert_eq!(addresses, "");
     assert_eq!(lease6(&known, 10), Some("fd00:20::a".parse().unwrap()));
     assert_eq!(lease6(&stranger, 11), None);
+}
+
+#[test]
+fn a_guest_on_another_host_is_configured_over_the_tunnel() {
+    let (mut here, mut there) = (World::new(), World::new());
+    there.host.underlay = Some("192.0.2.2".parse().unwrap());
+    here.namespace.cable("eth0", &there.namespace, "eth0");
+    here.namespace.shell("ip addr add 192.0.2.1/24 dev eth0");
+    there.namespace.shell("ip addr add 192.0.2.2/24 dev eth0");
+    let carried =
+        |peer, router, ports| Network { router: Some(router), ..network("cb1", vxlan(7, &[peer]), ports) };
+    let away = Router { elsewhere: true, ..serving(1, &[10]) };
+    here.desired.networks = vec![carried("192.0.2.2", serving(1, &[10]), Vec::new())];
+    there.desired.networks = vec![carried("192.0.2.1", away, vec![guest_port(10, Vec::new())])];
+    here.converge();
+    there.converge();
+    assert!(!there.namespace.anything_left(), "the router is elsewhere");
+    let guest = Machine::new(&there, "ct10", 10);
+    assert!(guest.lease(10).expect("no lease").contains("ip=10.20.0.10"));
+    assert_eq!(lease6(&guest, 10), Some("fd00:20::a".parse().unwrap()));
+    assert_eq!(here.router(0).leases, 2);
 }
 
 #[test]
