@@ -116,6 +116,7 @@ fn spoof(reason: Reason) -> Ruling {
     Ruling { by: Set::Spoofed, reason }
 }
 
+#[expect(clippy::wrong_self_convention, reason = "named as the chains are")]
 impl Door<'_> {
     /// `from_guest`.
     pub(super) fn from_guest(&self, frame: &Frame) -> Ruling {
