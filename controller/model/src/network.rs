@@ -1,7 +1,8 @@
 //! What follows from how a network is written: its subnets, who routes it, how large its packets are.
 
 use crate::address;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Stored};
+use controller_api::agent::HostFacts;
 use controller_api::document::{BundleSpec, LanSpec, LanUplink, NetworkSpec, NetworkUplink, VlanUplink};
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -112,7 +113,7 @@ pub(crate) fn mtu(spec: &NetworkSpec, cluster: &Cluster, site: Option<&SiteName>
 /// Largest packet in bytes that a VXLAN between hosts of a site carries, of all hosts if there is no site.
 fn tunnelled_mtu(cluster: &Cluster, site: Option<&SiteName>) -> u16 {
     let facts = || {
-        let here = |(name, facts): (_, &'_ crate::cluster::Stored<controller_api::agent::HostFacts>)| {
+        let here = |(name, facts): (_, &'_ Stored<HostFacts>)| {
             let host = cluster.hosts.get(name)?;
             (host.role == "host" && site.is_none_or(|site| *site == host.site))
                 .then_some((facts.value.underlay_address, facts.value.underlay_mtu))
@@ -124,4 +125,10 @@ fn tunnelled_mtu(cluster: &Cluster, site: Option<&SiteName>) -> u16 {
     let said = || facts().filter_map(|(_, mtu)| mtu).fold(MTU, u16::min);
     let over_ipv6 = facts().any(|(address, _)| address.is_some_and(|address| address.is_ipv6()));
     written.unwrap_or_else(said).saturating_sub(if over_ipv6 { VXLAN_OVERHEAD6 } else { VXLAN_OVERHEAD })
+}
+
+/// Largest packet in bytes that a VXLAN of a host carries, if it knows its link.
+pub(crate) fn packet_max(facts: &HostFacts) -> Option<u16> {
+    let overhead = if facts.underlay_address?.is_ipv6() { VXLAN_OVERHEAD6 } else { VXLAN_OVERHEAD };
+    Some(facts.underlay_mtu?.saturating_sub(overhead))
 }

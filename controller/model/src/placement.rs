@@ -4,7 +4,7 @@
 //! where a volume lies is known here, and a choice that breaks a hard limit is passed over with its reason.
 
 use crate::cluster::Cluster;
-use crate::{interpose, record};
+use crate::{interpose, network, record};
 use controller_api::agent::HostStatus;
 use std::collections::{BTreeMap, BTreeSet};
 use types::{HostName, InstanceId, PolicyName, SiteName, VolumeName};
@@ -46,6 +46,8 @@ pub struct Candidate {
     pub image_cached_bytes: u64,
     /// Instances of the same deployment placed on it.
     pub peers: u32,
+    /// Largest packet of a network that crosses hosts, in bytes, as far as its link to them is known.
+    pub packet_max: Option<u16>,
 }
 
 /// A question to a placement policy.
@@ -63,6 +65,8 @@ pub struct Question {
     pub follows: Option<InstanceId>,
     /// Bytes of memory that those need which follow it.
     pub followers_memory: u64,
+    /// Largest packet of its networks that cross hosts, in bytes; 0 if it has none.
+    pub packet: u16,
     /// At which site it has to be, if its deployment is at one.
     pub site: Option<SiteName>,
     /// Every host that can hold instances, in name order.
@@ -110,9 +114,16 @@ pub fn question(
         pinned: beside.or_else(|| pinned(cluster, id, &instance.volumes)),
         follows,
         followers_memory: interpose::followers_memory(cluster, id),
+        packet: packet(cluster, id, &instance.value),
         site: cluster.site_of(deployment),
         candidates,
     })
+}
+
+fn packet(cluster: &Cluster, id: &InstanceId, instance: &record::Instance) -> u16 {
+    let crosses =
+        |port: &&record::Port| cluster.networks.contains_key(&(id.deployment.clone(), port.network.clone()));
+    instance.ports.iter().filter(crosses).map(|port| port.mtu).max().unwrap_or_default()
 }
 
 fn pinned(cluster: &Cluster, id: &InstanceId, volumes: &[VolumeName]) -> Option<HostName> {
@@ -141,6 +152,7 @@ fn candidate(
         load: 0.0,
         image_cached_bytes: 0,
         peers: 0,
+        packet_max: cluster.facts.get(name).and_then(|facts| network::packet_max(&facts.value)),
     };
     let (mut memory, mut cpu) = (0_u64, 0_u32);
     for (other, _) in cluster.placements.iter().filter(|(_, placement)| placement.host == *name) {
@@ -186,6 +198,13 @@ pub fn forbidden(question: &Question, host: &HostName) -> Option<String> {
     }
     if !candidate.online {
         return Some(format!("{host} is offline"));
+    }
+    if let Some(most) = candidate.packet_max.filter(|most| *most < question.packet) {
+        return Some(format!(
+            "{host} carries packets of {most} bytes between hosts, the instance's networks have {}: write what all \
+             hosts carry as the site's underlay_mtu",
+            question.packet
+        ));
     }
     let needed = question.instance.memory.0.saturating_add(question.followers_memory);
     if candidate.memory_free < needed {

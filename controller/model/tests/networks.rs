@@ -6,7 +6,7 @@
 mod support;
 
 use controller_api::agent::HostDesired;
-use controller_model::{Cluster, Draft, desired, record};
+use controller_model::{Cluster, Draft, desired, placement, record};
 use netd_api::{Accept, Direction, MirrorFrom, MirrorTo, Network, Port, Protocol, Transport, Uplink};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -366,6 +366,23 @@ fn the_mtu_is_one_number_from_the_sites_document_to_the_guest() {
     assert_eq!(mtus(with(SITE, "10.99.0.1", Some(9_000))), (1_450, 1_500), "the others may not");
     assert_eq!(mtus(with(SITE, "fd00:99::1", None)), (1_430, 1_500), "IPv6 takes more");
     assert_eq!(mtus(with(&jumbo, "10.99.0.1", Some(1_400))), (8_950, 4_000), "the site's word");
+}
+
+#[test]
+fn a_host_whose_link_is_too_small_is_forbidden() {
+    let cluster = applied(&bundle("o", "    inside: {subnet: 10.20.0.0/24}\n", TWO, ""));
+    let mut draft = Draft::new(cluster);
+    let mut facts = draft.cluster.facts[&"h1".parse().unwrap()].value.clone();
+    facts.underlay_mtu = Some(1_499);
+    draft.put("facts/h1", &facts);
+    let online = BTreeSet::from(["h1".parse().unwrap(), "h2".parse().unwrap()]);
+    let id = "o/one".parse().unwrap();
+    let question = placement::question(&draft.cluster, &id, &BTreeMap::new(), &online).unwrap();
+    let why = placement::forbidden(&question, &"h1".parse().unwrap()).unwrap();
+    assert!(
+        why.starts_with("h1 carries packets of 1449 bytes between hosts, the instance's networks have 1450")
+    );
+    assert_eq!(placement::forbidden(&question, &"h2".parse().unwrap()), None);
 }
 
 /// One claim about a wrong network or member: which field, and what of it.
