@@ -46,22 +46,41 @@ fn netd_takes(cluster: &Cluster) {
         let uplinks: BTreeMap<_, _> =
             cluster.sites.keys().map(|site| (site.clone(), "eth1".to_owned())).collect();
         let underlay = cluster.facts.get(&host).and_then(|facts| facts.underlay_address);
-        let networks = netd_api::Desired { generation: document.generation, networks: document.networks };
-        let target = Target::new(&networks, &Host { underlay, uplinks });
+        let networks = netd_api::Desired {
+            generation: document.generation,
+            networks: document.networks,
+            watchers: document.watchers,
+            mirrors: document.mirrors,
+        };
+        let trunks = networks.networks.iter().filter_map(|network| match &network.uplink {
+            netd_api::Uplink::Vlan { trunk, .. } => Some((trunk.clone(), "eth2".to_owned())),
+            _ => None,
+        });
+        let trunks = trunks.collect();
+        let target = Target::new(&networks, &Host { underlay, uplinks, trunks });
         assert!(target.is_ok(), "netd on {host} refuses: {target:?}\n{networks:#?}");
     }
 }
 
+/// The office, and an appliance with a port to watch with.
+fn with_watcher() -> Cluster {
+    let mut draft = Draft::new(support::office());
+    support::put_version(&mut draft, "acme/watcher", "1.0.0", &["eth0", "sniff"], &[]);
+    draft.cluster
+}
+
 fuzz_target!(|text: &str| {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    let cluster = CLUSTER.get_or_init(support::office);
+    let cluster = CLUSTER.get_or_init(with_watcher);
     let documents = match document::parse(text) {
         Ok(documents) => documents,
         Err(issues) => return check_places(text, &issues),
     };
     match apply::apply(cluster, &documents, &mut support::counting()) {
         Err(Refusal::Invalid(issues)) => check_places(text, &issues),
-        Err(Refusal::Conflict(message) | Refusal::NotFound(message)) => assert!(!message.is_empty()),
+        Err(Refusal::Conflict(message) | Refusal::NotFound(message) | Refusal::Unfit(message)) => {
+            assert!(!message.is_empty())
+        }
         Ok(applied) => {
             let held = applied.draft.cluster;
             let again = apply::apply(&held, &documents, &mut support::counting());

@@ -11,6 +11,7 @@ fn host() -> Host {
     Host {
         underlay: Some("192.0.2.1".parse().expect("an address")),
         uplinks: [("main".parse().expect("a site"), "eth1".to_owned())].into(),
+        trunks: [("core".to_owned(), "eth2".to_owned())].into(),
     }
 }
 
