@@ -491,27 +491,19 @@ fn a_watcher_stays_until_its_instance_is_gone_and_its_mirrors_do_not() {
     assert_eq!(world.networks.watchers, []);
 }
 
+// A record says what its guest might do when it was started; a proxy may have been spliced in since. A port that was
+// kept as recorded spoke past it while its guest went.
 #[test]
-fn a_port_that_is_only_kept_gives_way_to_the_documents() {
-    let address = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
+fn a_port_that_is_only_kept_is_shut() {
     let mut first = some(&[(2, 0)]);
-    first.networks[0].ports[0].addresses = vec![address("10.20.0.2")];
+    first.networks[0].ports[0].addresses = vec!["10.20.0.2".parse().unwrap()];
     let world = running(&first);
-    let kept = |second: &HostDesired| {
-        let networks = wanted_networks(second, &world.observe()).networks;
-        networks.into_iter().flat_map(|network| network.ports).find(|port| port.tap == tap(2)).unwrap()
-    };
-    let mut second = some(&[(4, 0)]);
-    assert!(!kept(&second).held, "nothing is in its way");
-    second.networks[0].ports[0].addresses = vec![address("10.20.0.2")];
-    let shut = kept(&second);
-    assert_eq!((shut.held, shut.addresses), (true, vec![]), "its address is another's now");
-    second.networks[0].ports[0].addresses = vec![];
-    second.networks[0].subnets = vec!["10.21.0.0/24".parse().unwrap()];
-    assert!(kept(&second).held, "its subnet is another now");
-    second.networks[0].subnets = vec![];
-    second.networks[0].ports[0].mac = port(2).mac;
-    assert!(kept(&second).held, "its MAC is another's now");
+    for second in [some(&[]), some(&[(4, 0)])] {
+        let networks = wanted_networks(&second, &world.observe()).networks;
+        let mut ports = networks.into_iter().flat_map(|network| network.ports);
+        let kept = ports.find(|port| port.tap == tap(2)).unwrap();
+        assert_eq!((kept.held, kept.addresses, kept.accept), (true, vec![], vec![]));
+    }
 }
 
 #[test]

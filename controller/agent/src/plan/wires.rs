@@ -65,11 +65,10 @@ fn keep_ports(all: &mut Desired, held: &Network) {
             all.networks.len() - 1
         }
     };
-    for port in ports {
-        let port = if fits(all, at, &port) { port } else { shut(&port) };
-        if let Some(network) = all.networks.get_mut(at) {
-            network.ports.push(port);
-        }
+    if let Some(network) = all.networks.get_mut(at) {
+        // A wire has two ends, and those of the document come first.
+        let room = if network.wire { 2_usize.saturating_sub(network.ports.len()) } else { usize::MAX };
+        network.ports.extend(ports.iter().take(room).map(shut));
     }
 }
 
@@ -107,37 +106,8 @@ fn is_in_use(all: &Desired, uplink: &Uplink) -> bool {
     }
 }
 
-/// Nothing else on the port's segment has its MAC or one of its addresses, and these are inside the subnets.
-fn fits(all: &Desired, at: usize, port: &Port) -> bool {
-    let Some(network) = all.networks.get(at) else { return false };
-    let site = |network: &Network| match &network.uplink {
-        Uplink::Site { site } => Some(site.clone()),
-        Uplink::None | Uplink::Vxlan { .. } | Uplink::Vlan { .. } => None,
-    };
-    let own_site = site(network);
-    let segment = |other: &&Network| {
-        other.id == network.id || own_site.as_ref().is_some_and(|own| site(other).as_ref() == Some(own))
-    };
-    let routers = all.networks.iter().flat_map(|other| {
-        let inner = other.router.iter().filter(|_| other.id == network.id);
-        let outer = other.router.iter().filter_map(|router| router.outside.as_ref());
-        let outer = outer.filter(|outside| own_site.as_ref() == Some(&outside.site));
-        inner.flat_map(|router| &router.addresses).chain(outer.flat_map(|outside| &outside.addresses))
-    });
-    let taken: Vec<_> = routers.map(|net| net.addr()).collect();
-    let mut others = all.networks.iter().filter(segment).flat_map(|other| &other.ports);
-    let inside = |address| {
-        network.subnets.is_empty()
-            || port.routes
-            || network.subnets.iter().any(|subnet| subnet.contains(address))
-    };
-    let meets = |other: &Port| {
-        other.mac == port.mac || other.addresses.iter().any(|address| port.addresses.contains(address))
-    };
-    !others.any(meets) && port.addresses.iter().all(|address| inside(address) && !taken.contains(address))
-}
-
-/// The tap only: its guest has it open.
+/// The tap only: its guest has it open. It has nothing more to say, and what its record knows of its permissions may be
+/// older than what was spliced into its path since.
 fn shut(port: &Port) -> Port {
     Port { held: true, ..Port::closed(port.id.clone(), port.tap.clone(), port.mac) }
 }
