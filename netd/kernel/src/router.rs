@@ -70,6 +70,9 @@ pub enum RouterError {
     /// It is not this netd's.
     #[error("namespace {} carries no mark of this netd", .0.display())]
     NotOurs(PathBuf),
+    /// It has no rules yet.
+    #[error("the rules inside of namespace {} are not in force, so it gets no links", .0.display())]
+    Unruled(PathBuf),
     /// The kernel refused something inside.
     #[error("cannot {what} inside")]
     Inside {
@@ -227,8 +230,17 @@ impl Kernel {
             }
             RouterStep::Join { router, link, end, mac, mtu } => {
                 let path = folders.namespace(router);
-                let mark = namespace::mark(&folders.state);
-                let entered = namespace::on_thread(move |_| namespace::Entered::open(&path, &mark)).await?;
+                let (mark, files) = (namespace::mark(&folders.state), folders.files(router));
+                // Its rules may have failed before; what forwards without any has no links.
+                let ruled = move |runtime: &tokio::runtime::Handle| {
+                    let entered = namespace::Entered::open(&path, &mark)?;
+                    entered.enter()?;
+                    match firewall::in_force(&files, runtime)? {
+                        Some(_) => Ok(entered),
+                        None => Err(RouterError::Unruled(path)),
+                    }
+                };
+                let entered = namespace::on_thread(ruled).await?;
                 self.make_pair(link, end.name(), *mac, *mtu, &entered)
             }
             RouterStep::ReplaceRules { router, rules } => {

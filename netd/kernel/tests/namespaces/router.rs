@@ -7,7 +7,7 @@ use netd_api::{
     Accept, Dhcp, Dns, Lease, Network, Outside, Port, Protocol, Published, Router, RouterStatus, Transport,
     Uplink,
 };
-use netd_plan::{Plan, networks_status};
+use netd_plan::{Plan, RouterStep, Step, networks_status};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -606,6 +606,20 @@ fn killed_after_any_step_a_router_converges() {
             return;
         }
     }
+}
+
+#[test]
+fn a_router_without_rules_gets_no_links() {
+    let (mut world, _lan) = on_a_site();
+    world.desired.networks = changing()[0].clone();
+    let mut plan = world.plan();
+    plan.steps.retain(|step| !matches!(step, Step::Router(RouterStep::ReplaceRules { .. })));
+    let applied = world.namespace.run(move |runtime, kernel| runtime.block_on(kernel.apply(&plan)));
+    assert!(!applied.failures.is_empty());
+    let links = world.observe().links;
+    assert!(!links.contains_key("cr1") && !links.contains_key("co1"), "{links:?}");
+    world.converge();
+    assert!(world.router(0).ready);
 }
 
 #[test]
