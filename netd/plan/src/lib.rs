@@ -13,8 +13,10 @@
 //! - `plan(target, observed)` after all its steps is empty; stopping after any step and planning again converges.
 //! - A link is ours when it carries our group *and* one of our prefixes. Whatever else is there is never named in a
 //!   step, except the physical link that the host's configuration grants to a site.
-//! - Doors close first: links leave a bridge before the rules change, rules change before anything is attached, and
-//!   nothing is up before it is attached and ruled.
+//! - Doors close first: links that go or move are down before the rules change, rules change before anything is
+//!   attached, and nothing but an empty bridge is up before it is attached and ruled. A link on no bridge speaks to the
+//!   host's own stack: it is down, or a chain of its own drops what comes from it.
+//! - Whatever takes time is done before the first door closes or after the last one opens.
 //!
 //! The rules are sets of typed [`Element`]s in a fixed skeleton of chains (in `netd-kernel`): a change of one port is
 //! a change of a few elements, so the counters of all others are untouched.

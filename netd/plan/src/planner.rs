@@ -39,9 +39,9 @@ pub fn plan(target: &Target, observed: &Observed) -> Plan {
     planner.create_routers();
     shape::prepare(&mut planner);
     mirror::prepare(&mut planner);
+    planner.plan.steps.extend(flows::steps(target, observed));
     planner.close();
     planner.rules();
-    planner.plan.steps.extend(flows::steps(target, observed));
     planner.attach();
     planner.up();
     mirror::open(&mut planner);
@@ -207,7 +207,8 @@ impl<'a> Planner<'a> {
     }
 
     /// Closes the doors of all that go or move. A link that is down passes nothing, whatever it is attached to; one
-    /// that was only detached would speak to the host's own stack.
+    /// that was only detached would speak to the host's own stack, and for a moment so would one that goes straight
+    /// from one bridge to another.
     fn close(&mut self) {
         for (name, link) in self.observed.ours() {
             if self.gone.contains(name) {
@@ -219,7 +220,7 @@ impl<'a> Planner<'a> {
             let doomed = self.kept(name).is_none();
             let moves = link.master.is_some() && link.master.as_deref() != wanted;
             let held = self.target.taps.get(name).is_some_and(|t| t.held);
-            if link.up && is_door && (held || doomed || moves && !self.may_move_open(name, link)) {
+            if link.up && is_door && (held || doomed || moves) {
                 self.closed.insert(name.clone());
                 self.push(Step::Down { link: name.clone() });
             }
@@ -228,26 +229,6 @@ impl<'a> Planner<'a> {
             }
         }
         self.release();
-    }
-
-    /// Whether a link may go from one bridge to another under its new rules: they name both ends of its wire, or it
-    /// leaves a wire on which nobody stays behind under rules that could fit it.
-    fn may_move_open(&self, name: &str, link: &Link) -> bool {
-        let on_wire = |name: &str| self.bridge_wanted_for(name).is_some_and(|b| self.is_wire(b));
-        let Some(left) = link.master.as_deref() else { return false };
-        let leaves_open = |(other, found): (&String, &Link)| {
-            other != name && found.master.as_deref() == Some(left) && !on_wire(other)
-        };
-        let was_wire = matches!(
-            self.observed.links.get(left).map(|l| &l.kind),
-            Some(LinkKind::Bridge { wire: true, .. })
-        );
-        on_wire(name)
-            || was_wire && self.is_our_bridge(left) && !self.observed.links.iter().any(leaves_open)
-    }
-
-    fn is_wire(&self, bridge: &str) -> bool {
-        self.target.bridges.get(bridge).is_some_and(|b| b.wire)
     }
 
     fn release(&mut self) {
@@ -354,7 +335,8 @@ impl<'a> Planner<'a> {
 
     fn create_routers(&mut self) {
         let (target, observed) = (self.target, self.observed);
-        for (name, wanted) in target.routers.iter().filter(|(name, _)| !self.blocked.contains(*name)).collect::<Vec<_>>()
+        for (name, wanted) in
+            target.routers.iter().filter(|(name, _)| !self.blocked.contains(*name)).collect::<Vec<_>>()
         {
             let kept: BTreeSet<&str> =
                 wanted.links().map(|(link, _)| link).filter(|link| self.kept(link).is_some()).collect();
@@ -371,7 +353,8 @@ impl<'a> Planner<'a> {
 
     fn serve(&mut self) {
         let (target, observed) = (self.target, self.observed);
-        for (name, wanted) in target.routers.iter().filter(|(name, _)| !self.blocked.contains(*name)).collect::<Vec<_>>()
+        for (name, wanted) in
+            target.routers.iter().filter(|(name, _)| !self.blocked.contains(*name)).collect::<Vec<_>>()
         {
             let lan_kept = self.kept(name).is_some();
             self.plan.steps.extend(router::services(wanted, observed, lan_kept));
@@ -454,7 +437,8 @@ impl<'a> Planner<'a> {
         let taps = target.taps.iter().filter(|(_, t)| !t.held).map(|(n, t)| (n.as_str(), t.bridge.as_str()));
         let usable = |name: &str| !self.blocked.contains(name);
         let routers = target.routers.values().flat_map(|r| r.links());
-        sites.chain(vxlans).chain(vlans).chain(routers).chain(taps).filter(|(m, b)| usable(m) && usable(b)).collect()
+        let all = sites.chain(vxlans).chain(vlans).chain(routers).chain(taps);
+        all.filter(|(m, b)| usable(m) && usable(b)).collect()
     }
 
     /// Where no port moves, a link comes up with being attached: that is one request to the kernel.
@@ -467,7 +451,8 @@ impl<'a> Planner<'a> {
             if !bridge_kept || found.and_then(|l| l.master.as_deref()) != Some(bridge) {
                 self.note_arrival(member);
                 self.push(Step::Attach { link: member.to_owned(), bridge: bridge.to_owned() });
-                if is_calm && !is_site && !found.is_some_and(|l| l.up) {
+                let is_down = !found.is_some_and(|l| l.up) || self.closed.contains(member);
+                if is_calm && !is_site && is_down {
                     self.push(Step::Up { link: member.to_owned() });
                     self.raised.insert(member);
                 }

@@ -190,6 +190,9 @@ impl Target {
         let mut target = Self::default();
         for network in &desired.networks {
             target.add(network, host)?;
+            if network.flows {
+                target.flows.extend(network.ports.iter().map(|port| port.tap.clone()));
+            }
         }
         target.mirrors = MirrorsTarget::new(desired, host, &target)?;
         Ok(target)
@@ -280,9 +283,6 @@ impl Target {
         });
         entry.mtu = entry.mtu.max(mtu);
         for port in &network.ports {
-            if network.flows {
-                self.flows.insert(port.tap.clone());
-            }
             if let Some(rate) = port.rate {
                 self.rates.insert(port.tap.clone(), rate);
             }

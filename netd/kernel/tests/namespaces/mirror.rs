@@ -118,6 +118,13 @@ fn what_a_watcher_sends_reaches_nobody() {
     assert_eq!(watcher_of(&world).dropped_from_guest.frames, 100);
     assert_eq!(world.namespace.shell("cat /proc/self/net/snmp | grep ^Ip: | tail -1"), before);
     assert_eq!((one.take(), two.take(), watching.take()), (None, None, None));
+    // Nor while the chain is gone that keeps it from the host: the host answers no stranger.
+    world.namespace.shell("nft delete table netdev collective");
+    for frame in &frames {
+        watching.send(frame);
+    }
+    assert_eq!((one.take(), two.take(), watching.take()), (None, None, None));
+    world.converge();
     let neighbours = world.namespace.shell("ip neigh show");
     assert!(!neighbours.contains("02:00:00:00:00:09"), "{neighbours}");
 }
