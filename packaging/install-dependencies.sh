@@ -13,6 +13,7 @@ main=(
   build-essential pkg-config      # native build steps of crates
   iproute2 nftables procps        # the kernel's network tools: nft for netd; ip and tests' probes
   python3 e2fsprogs mtools dosfstools syslinux syslinux-common fdisk debootstrap busybox-static cpio xz-utils  # appliance disks
+  zstd                            # the kernel of netd's VLAN tests
   rustc-web rust-web-src lld      # policies: Rust's standard library for wasm32 without rustup
   dnsmasq-base                    # routers' leases, names and advertisements; a program without a service
   tcpdump curl jq                 # proofs on the wire

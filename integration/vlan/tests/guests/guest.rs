@@ -46,9 +46,10 @@ impl Guest {
             command.args(["-netdev", &end, "-device", "virtio-net-pci,netdev=trunk,romfile="]);
         }
         let began = Instant::now();
-        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap_or_else(|error| {
-            panic!("cannot run qemu-system-x86_64: {error}; run packaging/install-dependencies.sh")
-        });
+        let mut process =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap_or_else(|error| {
+                panic!("cannot run qemu-system-x86_64: {error}; run packaging/install-dependencies.sh")
+            });
         let output = BufReader::new(process.stdout.take().unwrap());
         let (sender, console) = channel();
         std::thread::spawn(move || {
@@ -64,7 +65,8 @@ impl Guest {
         let wanted = format!("claim {} holds", self.claim);
         let mut said = Vec::new();
         let ended = loop {
-            match self.console.recv_timeout((self.began + longest).saturating_duration_since(Instant::now())) {
+            match self.console.recv_timeout((self.began + longest).saturating_duration_since(Instant::now()))
+            {
                 Ok(line) => said.push(line),
                 Err(end) => break end,
             }
@@ -76,7 +78,7 @@ impl Guest {
             "not said within {took:.1} s: {wanted}{late}\n{}",
             said.join("\n")
         );
-        println!("{wanted}: {took:.1} s");
+        println!("{wanted}: {took:.1} s; {}", said.join("; "));
         let _ = self.process.wait();
     }
 }
