@@ -7,6 +7,7 @@ mod explain;
 mod frames;
 mod hostile;
 mod isolation;
+mod killed;
 mod machine;
 mod mirror;
 mod moves;
