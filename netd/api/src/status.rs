@@ -109,7 +109,8 @@ pub struct PortStatus {
     pub rules: Vec<RuleStatus>,
 }
 
-/// Frames that one permission let through: those that open a connection or that belong to it, in that direction.
+/// Frames that one permission let through, in both directions: those that open a connection, and those that belong to
+/// it. A frame is counted by one permission of each port it passes, or by those that share its remotes and service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RuleStatus {
     /// As desired; its remote is absent where it said none.

@@ -19,6 +19,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::OnceCell;
 
 const RULES_TEXT: &str = include_str!("skeleton.nft");
 const FLOWS_TEXT: &str = include_str!("flows.nft");
@@ -80,8 +81,6 @@ pub(crate) struct Tables {
 #[derive(Debug)]
 struct State {
     socket: NftSocket,
-    /// Made when first needed.
-    compiled: Option<Arc<Compiled>>,
     /// The generation of which all of our tables is known: nobody has committed anything since.
     known: Option<Generation>,
 }
@@ -111,12 +110,12 @@ impl State {
 impl Tables {
     /// In the network namespace of the calling thread.
     pub(crate) fn open() -> io::Result<Self> {
-        let state = State { socket: NftSocket::open()?, compiled: None, known: None };
+        let state = State { socket: NftSocket::open()?, known: None };
         Ok(Self { state: Arc::new(Mutex::new(state)), layouts: Arc::new(Layouts::new()) })
     }
 
     pub(crate) async fn observe(&self) -> Result<Listing, NftError> {
-        let compiled = self.compiled().await?;
+        let compiled = compiled().await?;
         let layouts = Arc::clone(&self.layouts);
         self.blocking(move |state| {
             for _ in 0..READS_MAX {
@@ -139,7 +138,7 @@ impl Tables {
         counters: &BTreeMap<String, Counters>,
         used: &BTreeMap<(Set, Element), Counter>,
     ) -> Result<(), NftError> {
-        let compiled = self.compiled().await?;
+        let compiled = compiled().await?;
         let mut batch = Batch::default();
         compiled.rules.write(&mut batch, RULES_TABLE);
         self.write(&mut batch, kind::NEW_ELEMENTS, &rules.elements, |entry| match entry {
@@ -169,7 +168,7 @@ impl Tables {
     }
 
     pub(crate) async fn change_flows(&self, step: &FlowsStep) -> Result<(), NftError> {
-        let compiled = self.compiled().await?;
+        let compiled = compiled().await?;
         let mut batch = Batch::default();
         match step {
             FlowsStep::Replace { taps } => {
@@ -214,18 +213,6 @@ impl Tables {
         }
     }
 
-    async fn compiled(&self) -> Result<Arc<Compiled>, NftError> {
-        let made = self.state.lock().unwrap_or_else(PoisonError::into_inner).compiled.clone();
-        if let Some(compiled) = made {
-            return Ok(compiled);
-        }
-        let text = format!("{}\n{FLOWS_TEXT}", rules_text());
-        let [rules, flows] = skeleton::compile(text, [RULES_TABLE, FLOWS_TABLE]).await?;
-        let compiled = Arc::new(Compiled { rules, flows });
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Arc::clone(state.compiled.get_or_insert(compiled)))
-    }
-
     /// On a thread that may take its time: a large host's rules are a tenth of a second of the kernel's work.
     async fn blocking<T: Send + 'static>(
         &self,
@@ -235,6 +222,17 @@ impl Tables {
         let work = move || work(&mut state.lock().unwrap_or_else(PoisonError::into_inner));
         tokio::task::spawn_blocking(work).await.unwrap_or(Err(NftError::Unreadable("answer")))
     }
+}
+
+/// Made when first needed, and once: it is the same in every namespace.
+async fn compiled() -> Result<Arc<Compiled>, NftError> {
+    static COMPILED: OnceCell<Arc<Compiled>> = OnceCell::const_new();
+    let compile = || async {
+        let text = format!("{}\n{FLOWS_TEXT}", rules_text());
+        let [rules, flows] = skeleton::compile(text, [RULES_TABLE, FLOWS_TABLE]).await?;
+        Ok(Arc::new(Compiled { rules, flows }))
+    };
+    COMPILED.get_or_try_init(compile).await.cloned()
 }
 
 fn read(socket: &mut NftSocket, layouts: &Layouts, compiled: &Compiled) -> Result<Listing, NftError> {
@@ -265,16 +263,18 @@ fn read_rules(
     let mut all = Vec::new();
     let mut intact = true;
     for layout in layouts.iter() {
-        type Found = (Vec<(Element, Option<Counter>)>, bool);
-        let (found, strange) =
+        type Found = (Vec<(u128, Element, Option<Counter>)>, bool);
+        let (mut found, strange) =
             dump_elements(socket, RULES_TABLE, &layout.name, |(found, strange): &mut Found, element| {
                 match elements::read(layout, element) {
-                    Some(read) => found.push((read, elements::read_counter(element))),
+                    Some((order, read)) => found.push((order, read, elements::read_counter(element))),
                     None => *strange = true,
                 }
             })?;
         intact &= !strange;
-        for (element, counter) in found {
+        // The kernel has no order; to compare numbers first is what makes this quick.
+        found.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
+        for (_, element, counter) in found {
             match (&element, counter) {
                 (Element::Link(link), Some(counter)) if Set::COUNTING.contains(&layout.set) => {
                     match listing.counters.get_mut(link) {
@@ -307,12 +307,7 @@ pub fn render(rules: &Rules) -> String {
     for (layout, members) in layouts.sort(&rules.elements) {
         let words: Vec<String> = members.iter().map(|entry| elements::words(&entry.1)).collect();
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "add element bridge {RULES_TABLE} {} {{ {} }}",
-            layout.name,
-            words.join(", ")
-        );
+        let _ = writeln!(text, "add element bridge {RULES_TABLE} {} {{ {} }}", layout.name, words.join(", "));
     }
     text
 }

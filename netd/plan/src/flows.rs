@@ -67,12 +67,9 @@ impl fmt::Display for FlowsStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Replace { taps } => write!(f, "count conversations at {} ports", taps.len()),
-            Self::Amend { remove, add } => write!(
-                f,
-                "count conversations at {} more ports, and no more at {}",
-                add.len(),
-                remove.len()
-            ),
+            Self::Amend { remove, add } => {
+                write!(f, "count conversations at {} more ports, and no more at {}", add.len(), remove.len())
+            }
             Self::Remove => write!(f, "count no conversations"),
         }
     }

@@ -90,8 +90,10 @@ impl Layouts {
             ("dropped_from", Set::DroppedFrom, Shape::Link),
             ("dropped_to", Set::DroppedTo, Shape::Link),
         ];
-        let mut all: Vec<Layout> =
-            plain.into_iter().map(|(name, set, shape)| Layout { name: name.to_owned(), set, shape }).collect();
+        let mut all: Vec<Layout> = plain
+            .into_iter()
+            .map(|(name, set, shape)| Layout { name: name.to_owned(), set, shape })
+            .collect();
         let permissions = [
             ("any", "from", Set::AnyFrom, Service::Any),
             ("any", "to", Set::AnyTo, Service::Any),
@@ -102,7 +104,8 @@ impl Layouts {
         ];
         for (word, direction, set, service) in permissions {
             for (number, version) in [("4", Version::Four), ("6", Version::Six)] {
-                for (suffix, remotes) in [("_all", Remotes::All), ("_one", Remotes::One), ("", Remotes::Net)] {
+                for (suffix, remotes) in [("_all", Remotes::All), ("_one", Remotes::One), ("", Remotes::Net)]
+                {
                     let name = format!("{word}{number}_{direction}{suffix}");
                     all.push(Layout { name, set, shape: Shape::Permission(version, remotes, service) });
                 }
@@ -298,13 +301,14 @@ fn l4_number(l4: L4) -> u8 {
     }
 }
 
-/// Reads one element; none if netd does not write such ones.
-pub(super) fn read(layout: &Layout, attributes: &[u8]) -> Option<Element> {
+/// Reads one element, with a number that orders links as their names do; none if netd does not write such ones.
+pub(super) fn read(layout: &Layout, attributes: &[u8]) -> Option<(u128, Element)> {
     if attribute(attributes, ELEMENT_FLAGS).is_some() {
         return None;
     }
     let mut key = Fields(value_of(attributes, ELEMENT_KEY)?);
     let mut last = value_of(attributes, ELEMENT_KEY_END).map(Fields);
+    let order = u128::from_be_bytes(*key.0.first_chunk()?);
     let link = key.link()?;
     if last.as_mut().is_some_and(|last| last.link().as_ref() != Some(&link)) {
         return None;
@@ -335,7 +339,7 @@ pub(super) fn read(layout: &Layout, attributes: &[u8]) -> Option<Element> {
             }
         }
     };
-    key.0.is_empty().then_some(element)
+    key.0.is_empty().then_some((order, element))
 }
 
 fn value_of(attributes: &[u8], kind: u16) -> Option<&[u8]> {

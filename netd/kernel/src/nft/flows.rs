@@ -33,13 +33,12 @@ pub(super) fn write(batch: &mut Batch, kind: u16, table: &str, taps: &BTreeSet<S
 /// None if there is anything but names.
 pub(super) fn observed(socket: &mut NftSocket, table: &str) -> Result<Option<BTreeSet<String>>, NftError> {
     type Found = (BTreeSet<String>, bool);
-    let (taps, strange) =
-        dump_elements(socket, table, OBSERVED, |(taps, strange): &mut Found, element| {
-            match key_of(element).and_then(|mut key| key.link()) {
-                Some(link) => drop(taps.insert(link)),
-                None => *strange = true,
-            }
-        })?;
+    let (taps, strange) = dump_elements(socket, table, OBSERVED, |(taps, strange): &mut Found, element| {
+        match key_of(element).and_then(|mut key| key.link()) {
+            Some(link) => drop(taps.insert(link)),
+            None => *strange = true,
+        }
+    })?;
     Ok((!strange).then_some(taps))
 }
 
@@ -83,9 +82,9 @@ fn read(
     let (from, to) = (address(&mut key)?, address(&mut key)?);
     let [protocol] = *key.take::<1>()?;
     let (from_port, to_port) = match ports {
-        Ports::Named => key.take::<4>().map(|[a, b, c, d]| {
-            (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]))
-        })?,
+        Ports::Named => key
+            .take::<4>()
+            .map(|[a, b, c, d]| (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d])))?,
         Ports::None => (0, 0),
     };
     let left_ms = attribute(element, ELEMENT_EXPIRATION).and_then(u64_of).unwrap_or_default();

@@ -146,7 +146,6 @@ impl Skeleton {
             }
         }
     }
-
 }
 
 /// What the kernel makes of a text that holds these tables.

@@ -4,9 +4,7 @@ use crate::frames::{ACK, SYN, SYN_ACK, echo, ipv4, ipv6, tcp, udp};
 use crate::namespace::Namespace;
 use crate::world::{World, from_guest, mac, network, open, port, talker, to_guest};
 use netd_api::{Accept, Counter, Direction, Port, Protocol, RuleStatus, Uplink};
-use netd_plan::{
-    Host, Observed, ObservedFlows, ObservedRules, Plan, Rules, Step, Target, flows,
-};
+use netd_plan::{Host, Observed, ObservedFlows, ObservedRules, Plan, Rules, Step, Target, flows};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +16,8 @@ const CASES: u32 = 24;
 fn accepts() -> impl Strategy<Value = Vec<Accept>> {
     let net = prop_oneof![
         Just(None),
-        (any::<u32>(), 0..=32u8).prop_map(|(a, len)| Some(ipnet::Ipv4Net::new(a.into(), len).unwrap().into())),
+        (any::<u32>(), 0..=32u8)
+            .prop_map(|(a, len)| Some(ipnet::Ipv4Net::new(a.into(), len).unwrap().into())),
         (any::<u128>(), 0..=128u8)
             .prop_map(|(a, len)| Some(ipnet::Ipv6Net::new(a.into(), len).unwrap().into())),
     ];
@@ -146,7 +145,8 @@ fn counters_of_ports_and_permissions_outlive_a_replaced_table() {
 
 #[test]
 fn a_permission_counts_what_it_let_through_and_nothing_else() {
-    let from = |protocol, remote: &str| Accept { remote: Some(remote.parse().unwrap()), ..from_guest(protocol) };
+    let from =
+        |protocol, remote: &str| Accept { remote: Some(remote.parse().unwrap()), ..from_guest(protocol) };
     let web = Protocol::Tcp { listen_port: 80 };
     let accept = vec![
         from(web.clone(), "10.0.0.2/32"),
