@@ -21,6 +21,7 @@ pub(crate) fn router(requests: Requests) -> Router {
         .route("/v1/plan", post(post_plan))
         .route("/v1/status", get(get_status))
         .route("/v1/purge", post(post_purge))
+        .route("/v1/flows", get(get_flows))
         .layer(DefaultBodyLimit::max(DOCUMENT_BYTES_MAX))
         .with_state(requests.clone())
         .merge(crate::inspect::router(requests))
@@ -57,6 +58,10 @@ async fn post_plan(State(requests): State<Requests>, body: Bytes) -> Response {
 
 async fn get_status(State(requests): State<Requests>) -> Response {
     ask(&requests, Request::Status).await
+}
+
+async fn get_flows(State(requests): State<Requests>) -> Response {
+    ask(&requests, Request::Flows).await
 }
 
 async fn post_purge(State(requests): State<Requests>) -> Response {

@@ -8,11 +8,12 @@
 
 use crate::config::Config;
 use crate::store::{Store, StoreError};
-use netd_api::{Change, Desired, Network, PlanReport, Question, Status};
+use netd_api::{Change, Desired, Flow, Network, PlanReport, Question, Status};
 use netd_kernel::{Applied, Changes, Kernel, News, ObserveError, OpenError};
 use netd_plan::{
-    CapturePoint, Document, Explained, Host, Invalid, Observed, ObservedRules, Plan, Scope, Step, Target,
-    Unanswerable, capture_points, explain, mirrors_status, networks_status, plan, watchers_status,
+    CapturePoint, Document, Explained, Host, Invalid, Observed, ObservedRules, Plan, Rules, Scope, Step,
+    Target, Unanswerable, capture_points, explain, flows, mirrors_status, networks_status, plan,
+    watchers_status,
 };
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -42,6 +43,7 @@ pub(crate) enum Request {
     Purge(Answer<Status>),
     Explain(Question, Answer<Explained>),
     CapturePoints(Vec<String>, Answer<Vec<CapturePoint>>),
+    Flows(Answer<Vec<Flow>>),
 }
 
 /// Why a request was refused. Nothing was changed.
@@ -150,7 +152,11 @@ impl Switch {
                     }
                 }
                 () = self.kernel.server_died() => self.pass_logged().await,
-                () = tokio::time::sleep_until(self.due.into()) => self.pass_logged().await,
+                () = tokio::time::sleep_until(self.due.into()) => {
+                    if !self.glance().await {
+                        self.pass_logged().await;
+                    }
+                }
             }
         }
     }
@@ -190,6 +196,7 @@ impl Switch {
             Request::Purge(answer) => drop(answer.send(self.purge().await)),
             Request::Explain(question, answer) => drop(answer.send(self.explain(&question).await)),
             Request::CapturePoints(of, answer) => drop(answer.send(self.capture_points(&of))),
+            Request::Flows(answer) => drop(answer.send(self.flows().await)),
         }
     }
 
@@ -243,10 +250,13 @@ impl Switch {
         // What was told until now is about the document of until now.
         let news = self.changes.waiting();
         let is_known = self.settled && self.expects(&news);
-        let mut status = match self.replace_target(&scope)? {
-            Some((before, after)) if is_known => self.pass_within(&before, &after).await?,
-            _ => self.pass().await?,
-        };
+        let within = self.replace_target(&scope)?.filter(|_| is_known);
+        if let Some((before, after)) = within
+            && let Some(status) = self.pass_within(&change.put, &before, &after).await?
+        {
+            return Ok(status);
+        }
+        let mut status = self.pass().await?;
         let put = |id: &str| change.put.iter().any(|network| network.id == id);
         status.networks.retain(|network| put(&network.id));
         Ok(status)
@@ -278,6 +288,12 @@ impl Switch {
         Ok(explain(desired, &target, &networks, question)?)
     }
 
+    async fn flows(&self) -> Result<Vec<Flow>, Refusal> {
+        let Some(desired) = self.desired() else { return Ok(Vec::new()) };
+        let heard = self.kernel.conversations().await.map_err(ObserveError::Rules)?;
+        Ok(flows(desired, heard))
+    }
+
     fn capture_points(&self, of: &[String]) -> Result<Vec<CapturePoint>, Refusal> {
         let nothing = Desired::default();
         Ok(capture_points(self.desired().unwrap_or(&nothing), of)?)
@@ -303,6 +319,32 @@ impl Switch {
             self.settled = false;
             self.due = Instant::now() + RETRY;
         }
+    }
+
+    /// Looks at everything but the rules, which the kernel says are as they were left; whether all is as wanted.
+    async fn glance(&mut self) -> bool {
+        let is_quiet = self.settled && self.failures.is_empty();
+        let Some(target) = self.target.as_mut().filter(|target| is_quiet && target.flows.is_empty()) else {
+            return false;
+        };
+        if !self.kernel.rules_are_as_left().await.unwrap_or(false) {
+            return false;
+        }
+        let begin = Instant::now();
+        let Ok(mut observed) = self.kernel.observe_but_rules().await else { return false };
+        // Equal on both sides, whatever they are.
+        let rules = target.rules.take();
+        target.rules = rules.as_ref().map(|_| Rules::default());
+        observed.rules = intact(target);
+        let found = plan(target, &observed);
+        target.rules = rules;
+        if !found.steps.is_empty() || !found.refusals.is_empty() {
+            return false;
+        }
+        metrics::histogram!("netd_glance_seconds").record(begin.elapsed().as_secs_f64());
+        self.conflicts = found.conflicts;
+        self.due = begin + RESYNC;
+        true
     }
 
     /// Observes, plans, applies, observes: everything.
@@ -350,9 +392,14 @@ impl Switch {
         }
     }
 
-    /// The same of a change: looks at the links it has an effect on, and knows their rules. What does not turn out as
-    /// planned, and what others do meanwhile, takes the whole pass.
-    async fn pass_within(&mut self, before: &Target, after: &Target) -> Result<Status, Refusal> {
+    /// The same of a change: looks at the links it has an effect on, and knows their rules. No status if something did
+    /// not turn out as planned, or others did something meanwhile: that takes the whole pass.
+    async fn pass_within(
+        &mut self,
+        put: &[Network],
+        before: &Target,
+        after: &Target,
+    ) -> Result<Option<Status>, Refusal> {
         let begin = Instant::now();
         metrics::counter!("netd_passes_total", "scope" => "change").increment(1);
         let mut names = before.link_names();
@@ -366,11 +413,17 @@ impl Switch {
         if u32::try_from(amended) == Ok(news.rules) {
             news.rules = 0;
         }
-        let mut observed = self.kernel.observe_named(&names)?;
-        observed.rules = intact(after);
+        names.retain(|name| news.links.contains_key(name));
+        observed.links.retain(|name, _| !names.contains(name));
+        let changed = self.kernel.observe_named(&names)?;
+        let observed = Observed {
+            links: observed.links.into_iter().chain(changed.links).collect(),
+            rules: intact(after),
+            ..changed
+        };
         let rest = plan(after, &observed);
         if !applied.failures.is_empty() || !rest.steps.is_empty() || !self.expects(&news) {
-            return self.pass().await;
+            return Ok(None);
         }
         self.note(&applied, begin);
         for refusal in &rest.refusals {
@@ -379,11 +432,10 @@ impl Switch {
                 self.due = Instant::now() + RETRY;
             }
         }
-        let mut status = self.report(&observed, &rest);
-        // Not looked at.
-        (status.watchers, status.mirrors) = Default::default();
-        status.conflicts.clone_from(&self.conflicts);
-        Ok(status)
+        let put = Desired { networks: put.to_vec(), ..Desired::default() };
+        let networks = networks_status(&put, &self.host, &observed);
+        let conflicts = self.conflicts.clone();
+        Ok(Some(Status { networks, conflicts, ..self.outcome(&rest) }))
     }
 
     /// Remembers what a pass did.
@@ -408,13 +460,17 @@ impl Switch {
     }
 
     fn report(&self, observed: &Observed, rest: &Plan) -> Status {
-        let networks = self.desired().map(|d| networks_status(d, &self.host, observed)).unwrap_or_default();
-        let (watchers, mirrors) = match (self.desired(), &self.target) {
-            (Some(desired), Some(target)) => {
-                (watchers_status(desired, observed), mirrors_status(desired, target, observed))
-            }
-            _ => Default::default(),
-        };
+        let Some(desired) = self.desired() else { return self.outcome(rest) };
+        let mirrors = self.target.as_ref().map(|target| mirrors_status(desired, target, observed));
+        Status {
+            networks: networks_status(desired, &self.host, observed),
+            watchers: watchers_status(desired, observed),
+            mirrors: mirrors.unwrap_or_default(),
+            ..self.outcome(rest)
+        }
+    }
+
+    fn outcome(&self, rest: &Plan) -> Status {
         Status {
             generation: self.generation(),
             converged: rest.steps.is_empty() && rest.refusals.is_empty(),
@@ -423,9 +479,7 @@ impl Switch {
             steps: self.steps,
             failures: self.failures.clone(),
             conflicts: rest.conflicts.clone(),
-            networks,
-            watchers,
-            mirrors,
+            ..Status::default()
         }
     }
 }
