@@ -12,7 +12,8 @@
 //!
 //! - `plan(target, observed)` after all its steps is empty; stopping after any step and planning again converges.
 //! - A link is ours when it carries our group *and* one of our prefixes. Whatever else is there is never named in a
-//!   step, except the physical link that the host's configuration grants to a site.
+//!   step, except the physical link that the host's configuration grants to a site, and that of a trunk, which is
+//!   brought up and otherwise left alone.
 //! - Doors close first: links that go or move are down before the rules change, rules change before anything is
 //!   attached, and nothing but an empty bridge is up before it is attached and ruled. A link on no bridge speaks to the
 //!   host's own stack: it is down, or a chain of its own drops what comes from it.
