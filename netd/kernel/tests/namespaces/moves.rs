@@ -22,10 +22,16 @@ struct Site {
 }
 
 fn site(link: &str, prepare: impl Fn(&mut World, u8) -> Network) -> Site {
+    // Only guests speak.
+    let silent = "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6";
     let switch = Namespace::new();
+    switch.shell(silent);
     switch.shell("ip link add lan type bridge && ip link set lan up");
+    // A switch looks at no IP header; ours have no checksum.
+    switch.shell("echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables");
     let hosts = [1, 2, 3].map(|number| {
         let mut world = World::new();
+        world.namespace.shell(silent);
         world.namespace.cable(link, &switch, &format!("p{number}"));
         switch.shell(&format!("ip link set p{number} master lan"));
         let network = prepare(&mut world, number);
@@ -103,15 +109,15 @@ fn answer(number: u8) -> Vec<u8> {
 fn ask(pinger: &Guest, longest: Duration) -> Option<Duration> {
     let begin = Instant::now();
     while pinger.take().is_some() {}
-    let mut number = 0;
+    let mut number = 0u8;
     while begin.elapsed() < longest {
-        number += 1;
+        number = number.wrapping_add(1);
         pinger.send(&question(number));
         let next = Instant::now() + PING_INTERVAL;
         while let Some(rest) = next.checked_duration_since(Instant::now()) {
             pinger.wait(rest.max(Duration::from_millis(1)));
             while let Some(frame) = pinger.take() {
-                if (1..=number).any(|n| frame == answer(n)) {
+                if frame == answer(frame[41]) {
                     return Some(begin.elapsed());
                 }
             }
@@ -141,7 +147,8 @@ fn check_moves(kind: &str, mut site: Site) {
     ask(&pinger, Duration::from_secs(5)).expect("the guest does not answer at all");
     let mut outages = Vec::new();
     for turn in 0..MOVES {
-        let (from, to) = if turn % 2 == 0 { (&mut *first, &mut *second) } else { (&mut *second, &mut *first) };
+        let (from, to) =
+            if turn % 2 == 0 { (&mut *first, &mut *second) } else { (&mut *second, &mut *first) };
         to.desired.networks[0].ports = vec![moving(true)];
         to.converge();
         assert!(to.port("ct1").ready);
@@ -163,7 +170,7 @@ fn check_moves(kind: &str, mut site: Site) {
         from.converge();
     }
     println!("moved over {kind}: (hand-over and outage, outage after it) {outages:?}");
-    let best = outages.iter().map(|(_, after)| *after).min().unwrap();
+    let best = outages.iter().map(|(whole, _)| *whole).min().unwrap();
     assert!(best <= OUTAGE_MAX, "{outages:?}");
     drop(here);
 }
