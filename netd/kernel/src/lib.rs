@@ -12,7 +12,7 @@
 //! process `nft` compiles the skeleton once, in an empty namespace; what the kernel then shows of it is put in place over
 //! netlink, in one atomic batch with all elements and their counters. It never sees an element: it would read all there
 //! are before it adds one, and its listings take seconds. So of a large host a change of one port takes a millisecond,
-//! and an observation starts no process. The messages are written by hand: see `nft/message.rs`.
+//! and an observation starts no process (but on hosts with watchers, limits or held ports, see `mirror.rs`). The messages are written by hand: see `nft/message.rs`.
 //!
 //! # How damage is noticed
 //!

@@ -114,34 +114,10 @@ fn apply(observed: &mut Observed, step: &Step, target: &Target) {
             }
         }
         Step::BypassHostFirewall => observed.bridge_netfilter = false,
-        Step::CreateBridge { link, mtu } => {
-            create(observed, link, *mtu, LinkKind::Bridge { stp: false, snooping: false, wire: false });
+        Step::CreateBridge { .. } | Step::TameBridge { .. } | Step::Wire { .. } => {
+            apply_bridge(observed, step)
         }
-        Step::TameBridge { link } => {
-            let LinkKind::Bridge { stp, snooping, .. } = &mut change(observed, link).kind else {
-                panic!("{link}")
-            };
-            (*stp, *snooping) = (false, false);
-        }
-        Step::Wire { link, on } => {
-            let LinkKind::Bridge { wire, .. } = &mut change(observed, link).kind else { panic!("{link}") };
-            *wire = *on;
-        }
-        Step::CreateVxlan { link, vni, local, mtu } => {
-            let clash = observed
-                .links
-                .values()
-                .any(|l| matches!(&l.kind, LinkKind::Vxlan { vni: v, .. } if v == vni));
-            assert!(!clash, "vni {vni} is in use");
-            let kind = LinkKind::Vxlan { vni: *vni, local: Some(*local), port: 4789, flood: BTreeSet::new() };
-            create(observed, link, *mtu, kind);
-        }
-        Step::CreateVlan { link, vid, parent, mtu } => {
-            assert!(observed.links[parent].mtu >= *mtu, "{parent} is too narrow for {link}");
-            let kind = LinkKind::Vlan { vid: *vid, parent: parent.clone() };
-            assert!(observed.links.values().all(|l| l.kind != kind), "vid {vid} is in use");
-            create(observed, link, *mtu, kind);
-        }
+        Step::CreateVxlan { .. } | Step::CreateVlan { .. } => create_uplink(observed, step),
         Step::CreateTap { link, mtu } => create(observed, link, *mtu, LinkKind::Tap),
         Step::Name { link, alias } => change(observed, link).alias = Some(alias.clone()),
         Step::Resize { link, mtu } => change(observed, link).mtu = *mtu,
@@ -184,6 +160,46 @@ fn apply_flows(observed: &mut Observed, step: &FlowsStep) {
             assert!(add.iter().all(|tap| taps.insert(tap.clone())));
         }
         FlowsStep::Remove => observed.flows = ObservedFlows::Absent,
+    }
+}
+
+fn apply_bridge(observed: &mut Observed, step: &Step) {
+    match step {
+        Step::CreateBridge { link, mtu } => {
+            create(observed, link, *mtu, LinkKind::Bridge { stp: false, snooping: false, wire: false });
+        }
+        Step::TameBridge { link } => {
+            let LinkKind::Bridge { stp, snooping, .. } = &mut change(observed, link).kind else {
+                panic!("{link}")
+            };
+            (*stp, *snooping) = (false, false);
+        }
+        Step::Wire { link, on } => {
+            let LinkKind::Bridge { wire, .. } = &mut change(observed, link).kind else { panic!("{link}") };
+            *wire = *on;
+        }
+        other => panic!("{other}"),
+    }
+}
+
+fn create_uplink(observed: &mut Observed, step: &Step) {
+    match step {
+        Step::CreateVxlan { link, vni, local, mtu } => {
+            let clash = observed
+                .links
+                .values()
+                .any(|l| matches!(&l.kind, LinkKind::Vxlan { vni: v, .. } if v == vni));
+            assert!(!clash, "vni {vni} is in use");
+            let kind = LinkKind::Vxlan { vni: *vni, local: Some(*local), port: 4789, flood: BTreeSet::new() };
+            create(observed, link, *mtu, kind);
+        }
+        Step::CreateVlan { link, vid, parent, mtu } => {
+            assert!(observed.links[parent].mtu >= *mtu, "{parent} is too narrow for {link}");
+            let kind = LinkKind::Vlan { vid: *vid, parent: parent.clone() };
+            assert!(observed.links.values().all(|l| l.kind != kind), "vid {vid} is in use");
+            create(observed, link, *mtu, kind);
+        }
+        other => panic!("{other}"),
     }
 }
 

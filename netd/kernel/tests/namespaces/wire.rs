@@ -46,7 +46,8 @@ fn check_passes(one: &Guest, two: &Guest) {
 fn a_wire_passes_everything_between_its_ends_and_nothing_else() {
     let world = World::with(vec![wire("cb1", vec![port(1, vec![]), port(2, vec![])])]);
     world.namespace.shell(
-        "ip tuntap add stray mode tap vnet_hdr && ip link set stray master cb1 up && \
+        "ip tuntap add stray mode tap vnet_hdr && echo 1 > /proc/sys/net/ipv6/conf/stray/disable_ipv6 && \
+         ip link set stray master cb1 up && \
          ip addr add 203.0.113.8/24 dev cb1 && ip link set lo up",
     );
     let (one, two, stray) = (world.guest("ct1"), world.guest("ct2"), world.guest("stray"));
