@@ -100,18 +100,18 @@ fn check(capture: Capture) -> Result<Capture, String> {
     if capture.of.is_empty() {
         return Err("of: names nobody; name at least one port or network".to_owned());
     }
-    within("snap_bytes", capture.snap_bytes, &SNAP_BYTES)?;
-    within("seconds", capture.seconds, &SECONDS)?;
-    within("bytes", capture.bytes, &BYTES)?;
+    within("snap_bytes", &capture.snap_bytes, &SNAP_BYTES)?;
+    within("seconds", &capture.seconds, &SECONDS)?;
+    within("bytes", &capture.bytes, &BYTES)?;
     Ok(capture)
 }
 
 fn within<T: PartialOrd + std::fmt::Display>(
     field: &str,
-    value: T,
+    value: &T,
     range: &RangeInclusive<T>,
 ) -> Result<(), String> {
-    if range.contains(&value) {
+    if range.contains(value) {
         return Ok(());
     }
     Err(format!("{field}: {value} is out of range; use {} to {}", range.start(), range.end()))
