@@ -51,7 +51,10 @@ fn two_networks_with_the_same_addresses_never_exchange_a_frame() {
 #[test]
 fn a_port_that_nobody_asked_for_is_closed() {
     let world = World::with(vec![network("cb1", Uplink::None, vec![port(1, open()), port(2, open())])]);
-    world.namespace.shell("ip tuntap add stray mode tap vnet_hdr && ip link set stray master cb1 up");
+    world.namespace.shell(
+        "ip tuntap add stray mode tap vnet_hdr && echo 1 > /proc/sys/net/ipv6/conf/stray/disable_ipv6 && \
+         ip link set stray master cb1 up",
+    );
     let (one, two, stray) = (world.guest("ct1"), world.guest("ct2"), world.guest("stray"));
     let hello = arp(1, BROADCAST, (mac(1), "10.0.0.1"), ([0; 6], "10.0.0.2"));
     stray.send(&arp(1, BROADCAST, (mac(7), "10.0.0.7"), ([0; 6], "10.0.0.1")));
