@@ -70,7 +70,7 @@ pub struct Applied {
 
 impl Kernel {
     /// Carries out the steps in order. A failed step does not stop those after it, but failed rules do: behind old
-    /// rules nothing is created, attached or brought up.
+    /// rules nothing is attached or brought up.
     pub async fn apply(&self, plan: &Plan) -> Applied {
         let mut applied = Applied::default();
         let mut rest = plan.steps.as_slice();
@@ -106,6 +106,11 @@ impl Kernel {
         let done = match steps {
             [Step::CreateTap { link, mtu }, Step::Name { link: named, alias }, ..] if link == named => {
                 self.create_tap(link, *mtu, Some(alias))
+            }
+            [Step::Name { link, alias }, Step::Mute { link: mute }, Step::Up { link: up }, ..]
+                if link == mute && link == up =>
+            {
+                return if self.name_mute_up(link, alias).is_ok() { 3 } else { 0 };
             }
             [Step::Attach { link, bridge }, Step::Up { link: up }, ..] if link == up => {
                 self.attach_up(link, bridge)
@@ -221,8 +226,11 @@ impl Kernel {
         let mut host = self.host();
         // Only one of the two looks into what is the kind's own.
         let of_kind = message.attributes.iter().any(|a| matches!(a, LinkAttribute::LinkInfo(_)));
-        let message =
-            if of_kind { RouteNetlinkMessage::NewLink(message) } else { RouteNetlinkMessage::SetLink(message) };
+        let message = if of_kind {
+            RouteNetlinkMessage::NewLink(message)
+        } else {
+            RouteNetlinkMessage::SetLink(message)
+        };
         host.route.change(message, 0).map_err(|error| {
             let name = host.names.get(&index).cloned().unwrap_or_else(|| format!("link {index}"));
             if error.code() == Some(nix::libc::ENODEV) {
@@ -230,6 +238,12 @@ impl Kernel {
             }
             refused(error, &name)
         })
+    }
+
+    fn name_mute_up(&self, link: &str, alias: &str) -> Result<(), StepError> {
+        let index = self.ours(link)?;
+        sysctl::mute(link).map_err(StepError::Sysctl)?;
+        self.change(named(link_at(index), alias).up().build())
     }
 
     fn attach_up(&self, link: &str, bridge: &str) -> Result<(), StepError> {

@@ -48,14 +48,24 @@ impl Kernel {
     /// [`ObserveError`]; a half observation is never returned.
     pub async fn observe(&self) -> Result<Observed, ObserveError> {
         let listing = self.tables.observe().await.map_err(ObserveError::Rules)?;
-        let Links { links, addresses, shapes } = self.links()?;
-        let mut observed = Observed {
-            links,
-            addresses,
+        Ok(Observed {
             rules: listing.rules,
             counters: listing.counters,
             used: listing.used,
             flows: listing.flows,
+            ..self.observe_but_rules().await?
+        })
+    }
+
+    /// Reads the same without our rules: for a caller who knows them, see [`Kernel::rules_are_as_left`].
+    ///
+    /// # Errors
+    /// [`ObserveError`]; a half observation is never returned.
+    pub async fn observe_but_rules(&self) -> Result<Observed, ObserveError> {
+        let Links { links, addresses, shapes } = self.links()?;
+        let mut observed = Observed {
+            links,
+            addresses,
             bridge_netfilter: sysctl::bridge_netfilter(),
             shapes,
             routers: self.observe_routers().await.map_err(ObserveError::Routers)?,
