@@ -16,7 +16,7 @@ export PWTEST_CACHE_DIR := $(CACHE)/playwright
 # Where the demo keeps everything it makes; removed at its end.
 STATE  ?= /var/lib/collective/playground/demo
 
-.PHONY: help deps web policies build appliances demo test check unit browser deny fuzz bench-demo bench-streamer clean
+.PHONY: help deps web policies build appliances demo test check unit browser deny fuzz bench-demo bench-streamer bench-netd clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -74,6 +74,12 @@ bench-streamer: deps appliances ## the streamer's figures, written to bench/stre
 	@$(CARGO) build --release --quiet -p streamer-daemon -p bench
 	@$(CARGO_TARGET_DIR)/release/collective-bench streamer --streamer $(CARGO_TARGET_DIR)/release/collective-streamer \
 	  --appliances $(CACHE)/appliances $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(OUT),--out $(OUT))
+
+bench-netd: deps ## netd's figures, written to bench/netd.json; ONLY=scale,hostile,... ROUNDS=N OUT=FILE
+	@echo "bench-netd: release builds (the first takes 5 to 10 minutes on 2 cores)"
+	@$(CARGO) build --release --quiet -p netd-daemon -p bench
+	@$(CARGO_TARGET_DIR)/release/collective-bench netd --netd $(CARGO_TARGET_DIR)/release/collective-netd \
+	  $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(OUT),--out $(OUT))
 
 clean: ## remove what builds made here; caches under $(CACHE) stay
 	rm -rf target web/dist web/node_modules

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// What must be reached, and what is aimed at: name, unit, must, aim.
-const BARS: [(&str, &str, f64, f64); 14] = [
+const BARS: [(&str, &str, f64, f64); 21] = [
     ("boot_vs_local_100m", "ratio", 1.25, 1.05),
     ("boot_vs_local_1g", "ratio", 1.25, 1.05),
     ("download_vs_streamed", "ratio", 10.0, 30.0),
@@ -21,6 +21,13 @@ const BARS: [(&str, &str, f64, f64); 14] = [
     ("wrong_profile_vs_none", "ratio", 1.05, 1.00),
     ("huge_first_read_ms", "ms", 1000.0, 100.0),
     ("huge_rss_mb", "MB", 200.0, 64.0),
+    ("converge_vs_ip_batch", "ratio", 2.0, 1.0),
+    ("one_port_ms", "ms", 20.0, 2.0),
+    ("idle_reconcile_ms", "ms", 1000.0, 100.0),
+    ("throughput_vs_bridge", "ratio", 0.85, 0.97),
+    ("latency_5000_vs_10_ports", "ratio", 1.2, 1.02),
+    ("frames_leaked", "frames", 0.0, 0.0),
+    ("splice_outage_ms", "ms", 1000.0, 50.0),
 ];
 
 /// One measured figure.

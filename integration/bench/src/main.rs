@@ -1,10 +1,10 @@
-//! Figures of the streamer, measured beside its peers: real daemons, real guests, shaped links.
+//! Figures of the streamer and of netd, measured beside their peers: real daemons, real guests, shaped links.
 //!
 //! Every daemon runs in a network namespace of its own; links are shaped both ways at a switch that is a namespace too.
 //! The arms of a comparison take turns within each round, and a figure is a median over rounds, never the best of them.
 //! What was a real guest and what a replay is said in each figure's note.
 //!
-//! Start reading at [`streamer`], then [`lab`] (what the arms stand on) and one arm, such as [`arms::boot`].
+//! Start reading at [`netd`] for switches; at [`streamer`] for disks, then [`lab`] (what the arms stand on) and one arm, such as [`arms::boot`].
 //!
 //! Invariants:
 //! - No link is ever made in the machine's own network namespace: namespaces exist as open files of this process, so
@@ -17,6 +17,7 @@ mod guest;
 mod lab;
 mod leash;
 mod nbd;
+mod netd;
 mod network;
 mod profile;
 mod recording;
@@ -28,7 +29,7 @@ use clap::{Parser, Subcommand};
 use std::io::Write as _;
 use std::process::ExitCode;
 
-/// Measures Collective's streamer on this machine. Needs root, QEMU, qemu-utils, nbdkit, fio and rsync.
+/// Measures Collective's streamer and netd on this machine. Needs root, QEMU, qemu-utils, nbdkit, fio, rsync, iperf3.
 #[derive(Debug, Parser)]
 #[command(name = "collective-bench", version)]
 struct Arguments {
@@ -40,6 +41,8 @@ struct Arguments {
 enum Command {
     /// Measure the streamer; prints `figure NAME VALUE UNIT` lines and writes them as JSON.
     Streamer(streamer::Arguments),
+    /// Measure netd; prints `figure NAME VALUE UNIT` lines and writes them as JSON.
+    Netd(netd::Arguments),
     /// Record boots of the workspace from a complete local disk, for replays.
     Record(recording::Arguments),
 }
@@ -50,6 +53,7 @@ async fn main() -> ExitCode {
     let work = async {
         match arguments.command {
             Command::Streamer(arguments) => streamer::run(&arguments).await,
+            Command::Netd(arguments) => netd::run(&arguments).await,
             Command::Record(arguments) => recording::run(&arguments).await,
         }
     };

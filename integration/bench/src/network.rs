@@ -49,10 +49,10 @@ impl Rate {
 
 /// A network namespace that exists while this does, or a program runs in it.
 #[derive(Debug)]
-struct Namespace(File);
+pub(crate) struct Namespace(File);
 
 impl Namespace {
-    fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let make = || -> io::Result<File> {
             unshare(CloneFlags::CLONE_NEWNET)?;
             File::open("/proc/thread-self/ns/net")
@@ -62,16 +62,26 @@ impl Namespace {
     }
 
     /// For this process and others.
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()))
     }
 
-    /// Runs `ip` or `tc` with a batch of commands.
-    fn batch(&self, program: &'static str, lines: String) -> anyhow::Result<()> {
-        let what = format!("{program} (package iproute2)");
+    /// Runs `ip`, `bridge` or `tc` with a batch of commands.
+    pub(crate) fn batch(&self, program: &'static str, lines: String) -> anyhow::Result<()> {
+        self.feed(program, &["-batch", "-"], lines)
+    }
+
+    /// Runs a program with something to read.
+    pub(crate) fn feed(
+        &self,
+        program: &'static str,
+        arguments: &'static [&'static str],
+        lines: String,
+    ) -> anyhow::Result<()> {
+        let what = format!("{program} (package iproute2, nftables or procps)");
         let output = namespace::run(&self.path(), move || -> io::Result<std::process::Output> {
             let mut child = Command::new(program)
-                .args(["-batch", "-"])
+                .args(arguments)
                 .stdin(Stdio::piped())
                 .stdout(Stdio::null())
                 .stderr(Stdio::piped())
@@ -84,6 +94,18 @@ impl Namespace {
         let output = output.and_then(|inner| inner).with_context(|| what.clone())?;
         ensure!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr).trim());
         Ok(())
+    }
+
+    /// What a program says.
+    pub(crate) fn output(
+        &self,
+        program: &'static str,
+        arguments: &'static [&'static str],
+    ) -> anyhow::Result<String> {
+        let run = move || Command::new(program).args(arguments).stdin(Stdio::null()).output();
+        let output = namespace::run(&self.path(), run).and_then(|inner| inner).context(program)?;
+        ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 }
 
