@@ -41,8 +41,8 @@
 //! | `GET /openapi.json`, `/metrics`, `/healthz`, `/` | no token | |
 
 use crate::agent::{HostFacts, HostStatus, InstanceState};
-use crate::interpose::InterpositionView;
 use crate::document::{ApplianceSpec, BundleSpec, DeploymentSpec, SiteSpec};
+use crate::interpose::InterpositionView;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use streamer_api::Profile;

@@ -44,13 +44,13 @@ impl Kernel {
         let _ = self.host().find(tap);
         let index = self.ours(tap)?;
         let entry = RouteNetlinkMessage::NewNeighbour(forwarding_entry(index, announcement.mac.0));
-        let here = self.request(tap, entry, NLM_F_CREATE | NLM_F_REPLACE);
+        let here = self.request(tap, &entry, NLM_F_CREATE | NLM_F_REPLACE);
         for uplink in &announcement.uplinks {
             let uplink_index = self.find(uplink)?;
             if here.is_err() {
                 // Flooded, frames find the guest as well. What the bridge remembers would lead them astray.
                 let entry = forwarding_entry(uplink_index, announcement.mac.0);
-                let _ = self.request(uplink, RouteNetlinkMessage::DelNeighbour(entry), 0);
+                let _ = self.request(uplink, &RouteNetlinkMessage::DelNeighbour(entry), 0);
             }
             send(uplink_index, announcement)
                 .map_err(|source| StepError::Announce { link: uplink.clone(), source })?;

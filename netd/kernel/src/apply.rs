@@ -215,7 +215,7 @@ impl Kernel {
 
     pub(crate) fn add(&self, name: &str, message: LinkMessage) -> Result<(), StepError> {
         let mut host = self.host();
-        let made = host.route.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL);
+        let made = host.route.change(&RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL);
         made.map_err(|error| refused(error, name))?;
         host.made(name);
         Ok(())
@@ -231,7 +231,7 @@ impl Kernel {
         } else {
             RouteNetlinkMessage::SetLink(message)
         };
-        host.route.change(message, 0).map_err(|error| {
+        host.route.change(&message, 0).map_err(|error| {
             let name = host.names.get(&index).cloned().unwrap_or_else(|| format!("link {index}"));
             if error.code() == Some(nix::libc::ENODEV) {
                 host.gone(&name);
@@ -257,7 +257,7 @@ impl Kernel {
             index => index?,
         };
         let mut host = self.host();
-        match host.route.change(RouteNetlinkMessage::DelLink(link_at(index).build()), 0) {
+        match host.route.change(&RouteNetlinkMessage::DelLink(link_at(index).build()), 0) {
             Err(error) if error.code() != Some(nix::libc::ENODEV) => Err(refused(error, name)),
             _ => {
                 host.gone(name);
@@ -281,7 +281,7 @@ impl Kernel {
         }
         let mut host = self.host();
         let all = link_at(0).link_group(DOOMED).build();
-        match host.route.change(RouteNetlinkMessage::DelLink(all), 0) {
+        match host.route.change(&RouteNetlinkMessage::DelLink(all), 0) {
             Err(error) if error.code() != Some(nix::libc::ENODEV) => Err(refused(error, "the links")),
             _ => {
                 names.iter().for_each(|name| host.gone(name));
@@ -305,7 +305,7 @@ impl Kernel {
 
     fn add_peer(&self, link: &str, peer: IpAddr) -> Result<(), StepError> {
         let entry = forwarding_entry(self.ours(link)?, [0; 6], peer);
-        self.request(link, RouteNetlinkMessage::NewNeighbour(entry), NLM_F_CREATE | NLM_F_APPEND)
+        self.request(link, &RouteNetlinkMessage::NewNeighbour(entry), NLM_F_CREATE | NLM_F_APPEND)
     }
 
     fn remove_peer(&self, link: &str, peer: IpAddr) -> Result<(), StepError> {
@@ -313,7 +313,7 @@ impl Kernel {
         let entries = self.forwarding_of(index).map_err(StepError::Observe)?;
         for Forwarding { mac, .. } in entries.into_iter().filter(|entry| entry.peer == Some(peer)) {
             let entry = forwarding_entry(index, mac, peer);
-            self.request(link, RouteNetlinkMessage::DelNeighbour(entry), 0)?;
+            self.request(link, &RouteNetlinkMessage::DelNeighbour(entry), 0)?;
         }
         Ok(())
     }
@@ -322,7 +322,7 @@ impl Kernel {
     pub(crate) fn request(
         &self,
         link: &str,
-        message: RouteNetlinkMessage,
+        message: &RouteNetlinkMessage,
         flags: u16,
     ) -> Result<(), StepError> {
         self.host().route.change(message, flags).map_err(|error| refused(error, link))

@@ -53,8 +53,8 @@ pub use tap::open as open_tap;
 
 use host::Host;
 use netd_plan::Conversation;
-use nft::Tables;
 use netlink_sys::{AsyncSocket as _, Socket, TokioSocket};
+use nft::Tables;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -85,7 +85,12 @@ impl Kernel {
     /// [`OpenError`]: the socket cannot be made.
     pub fn open() -> Result<Self, OpenError> {
         let tables = Arc::new(Tables::open().map_err(OpenError)?);
-        Ok(Self { host: Arc::new(Mutex::new(Host::open().map_err(OpenError)?)), tables, routers: None, servers: Arc::default() })
+        Ok(Self {
+            host: Arc::new(Mutex::new(Host::open().map_err(OpenError)?)),
+            tables,
+            routers: None,
+            servers: Arc::default(),
+        })
     }
 
     /// The generation of the namespace's nftables at which everything of ours was last known: read by

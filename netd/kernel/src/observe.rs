@@ -95,12 +95,9 @@ impl Kernel {
     pub fn links(&self) -> Result<Links, ObserveError> {
         let mut host = self.host();
         let told = list_links(&mut host.route)?;
-        let entries = if told.iter().any(|told| is_our_tunnel(told)) {
-            forwarding(&mut host.route, None)?
-        } else {
-            Vec::new()
-        };
-        let addresses = list_addresses(&mut host.route)?;
+        let entries =
+            if told.iter().any(is_our_tunnel) { forwarding(&mut host.route, None)? } else { Vec::new() };
+        let addresses = list_addresses(&mut host.route, None)?;
         host.names = told.iter().map(|told| (told.index, told.name.clone())).collect();
         host.ours =
             told.iter().filter(|t| t.link.is_ours(&t.name)).map(|t| (t.name.clone(), t.index)).collect();
@@ -132,7 +129,11 @@ impl Kernel {
         for index in near {
             host.learn_name(index)?;
         }
-        let addresses = list_addresses(&mut host.route)?;
+        // Only links of others, such as a site's, are looked at for addresses; those of ten thousand links take 10 ms to list.
+        let mut addresses = Vec::new();
+        for told in found.iter().filter(|told| !told.link.is_ours(&told.name)) {
+            addresses.extend(list_addresses(&mut host.route, Some(told.index))?);
+        }
         let shapes = list_shapes(&mut host.route, &found)?;
         Ok(Links { shapes, ..join(found, &addresses, &entries, &host.names) })
     }
@@ -163,9 +164,14 @@ fn list_links(route: &mut Route) -> Result<Vec<Told>, ObserveError> {
     list.map_err(|source| ObserveError::Dump { what: "links", source })
 }
 
-fn list_addresses(route: &mut Route) -> Result<Vec<Address>, ObserveError> {
-    let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-    let list = route.dump(&request, |list: &mut Vec<Address>, part| list.extend(link::read_address(part)));
+/// All addresses, or those of one link.
+fn list_addresses(route: &mut Route, index: Option<u32>) -> Result<Vec<Address>, ObserveError> {
+    let mut request = AddressMessage::default();
+    request.header.index = index.unwrap_or_default();
+    let request = RouteNetlinkMessage::GetAddress(request);
+    let list = route.dump(&request, |list: &mut Vec<Address>, part| {
+        list.extend(link::read_address(part).filter(|found| index.is_none_or(|index| found.index == index)));
+    });
     list.map_err(|source| ObserveError::Dump { what: "addresses", source })
 }
 

@@ -98,8 +98,8 @@ impl Route {
     }
 
     /// Carries a change out; answers once the kernel did.
-    pub(crate) fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<(), RouteError> {
-        let sequence = self.send(&message, NLM_F_ACK | flags)?;
+    pub(crate) fn change(&mut self, message: &RouteNetlinkMessage, flags: u16) -> Result<(), RouteError> {
+        let sequence = self.send(message, NLM_F_ACK | flags)?;
         self.answers(sequence, |_| {}).map(drop)
     }
 

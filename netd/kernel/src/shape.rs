@@ -40,11 +40,11 @@ impl Kernel {
             }
             ShapeStep::Limit { link, limit } => {
                 let message = RouteNetlinkMessage::NewQueueDiscipline(bucket(self.ours(link)?, *limit));
-                self.request(link, message, NLM_F_CREATE | NLM_F_REPLACE)
+                self.request(link, &message, NLM_F_CREATE | NLM_F_REPLACE)
             }
             ShapeStep::Unlimit { link } => {
                 let message = RouteNetlinkMessage::DelQueueDiscipline(at_root(self.ours(link)?));
-                self.request(link, message, 0)
+                self.request(link, &message, 0)
             }
         }
     }

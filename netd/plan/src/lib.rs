@@ -39,9 +39,11 @@ mod step;
 mod target;
 mod uplink;
 
-pub use explain::{CapturePoint, Experiment, Explained, Frame, Payload, Unanswerable, capture_points, explain};
-pub use flows::{CONVERSATION_KEPT_S, Conversation, FlowsStep, ObservedFlows, flows};
 pub use document::{Document, Scope};
+pub use explain::{
+    CapturePoint, Experiment, Explained, Frame, Payload, Unanswerable, capture_points, explain,
+};
+pub use flows::{CONVERSATION_KEPT_S, Conversation, FlowsStep, ObservedFlows, flows};
 pub use mirror::{
     Action, Chains, MirrorStep, MirrorTarget, MirrorTunnelTarget, MirrorsTarget, OUTGOING_PREFIX,
     ObservedMirrors, Place, Side, WatcherTarget, mirrors_status, watchers_status,

@@ -246,10 +246,13 @@ pub(crate) fn use_of(accept: &Accept, tap: &str, used: &BTreeMap<(Set, Element),
             Some(_) => Element::Service(tap.to_owned(), everybody, L4::Tcp, 0),
             None => Element::Remote(tap.to_owned(), everybody),
         };
-        let of_port = used.range((set, first)..).take_while(|((s, element), _)| *s == set && element.link() == tap);
+        let of_port =
+            used.range((set, first)..).take_while(|((s, element), _)| *s == set && element.link() == tap);
         for ((_, element), counter) in of_port {
             let covers = match element {
-                Element::Remote(_, net) if service.is_none() => remotes.iter().any(|remote| net.contains(remote)),
+                Element::Remote(_, net) if service.is_none() => {
+                    remotes.iter().any(|remote| net.contains(remote))
+                }
                 Element::Service(_, net, l4, number) if service == Some((*l4, *number)) => {
                     remotes.iter().any(|remote| net.contains(remote))
                 }

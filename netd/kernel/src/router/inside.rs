@@ -105,7 +105,7 @@ fn index_of(route: &mut Route, name: &'static str) -> Result<u32, RouterError> {
 pub(super) fn up(name: &'static str) -> Result<(), RouterError> {
     let mut route = open()?;
     let message = LinkUnspec::new_with_index(index_of(&mut route, name)?).up().build();
-    route.change(RouteNetlinkMessage::SetLink(message), 0).map_err(failed("bring a link up"))
+    route.change(&RouteNetlinkMessage::SetLink(message), 0).map_err(failed("bring a link up"))
 }
 
 pub(super) fn address(
@@ -117,7 +117,7 @@ pub(super) fn address(
     let index = index_of(&mut route, name)?;
     for net in remove {
         let message = RouteNetlinkMessage::DelAddress(address_message(index, *net));
-        match route.change(message, 0) {
+        match route.change(&message, 0) {
             Err(error) if error.code() != Some(libc::EADDRNOTAVAIL) => {
                 return Err(failed("remove an address")(error));
             }
@@ -126,7 +126,7 @@ pub(super) fn address(
     }
     for net in add {
         let message = RouteNetlinkMessage::NewAddress(address_message(index, *net));
-        route.change(message, NLM_F_CREATE | NLM_F_REPLACE).map_err(failed("add an address"))?;
+        route.change(&message, NLM_F_CREATE | NLM_F_REPLACE).map_err(failed("add an address"))?;
     }
     Ok(())
 }
@@ -148,7 +148,7 @@ pub(super) fn route(remove: &BTreeSet<IpAddr>, add: &BTreeSet<IpAddr>) -> Result
     let mut route = open()?;
     for gateway in remove {
         let message = RouteNetlinkMessage::DelRoute(default_route(None, *gateway));
-        match route.change(message, 0) {
+        match route.change(&message, 0) {
             // It went with its link or address.
             Err(error) if error.code() != Some(libc::ESRCH) => return Err(failed("remove a route")(error)),
             _ => {}
@@ -157,7 +157,7 @@ pub(super) fn route(remove: &BTreeSet<IpAddr>, add: &BTreeSet<IpAddr>) -> Result
     for gateway in add {
         let index = index_of(&mut route, End::Wan.name())?;
         let message = RouteNetlinkMessage::NewRoute(default_route(Some(index), *gateway));
-        route.change(message, NLM_F_CREATE | NLM_F_REPLACE).map_err(failed("add a route"))?;
+        route.change(&message, NLM_F_CREATE | NLM_F_REPLACE).map_err(failed("add a route"))?;
     }
     Ok(())
 }
@@ -295,7 +295,7 @@ impl Kernel {
             .build();
         let mut host = self.host();
         host.route
-            .change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+            .change(&RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
             .map_err(failed("join it with the host"))?;
         host.made(link);
         Ok(())

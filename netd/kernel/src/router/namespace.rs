@@ -75,7 +75,7 @@ pub(super) fn create(path: &Path, mark: &str) -> Result<(), RouterError> {
         .append_extra_attribute(LinkAttribute::Group(GROUP))
         .append_extra_attribute(LinkAttribute::IfAlias(mark.to_owned()))
         .build();
-    route.change(RouteNetlinkMessage::SetLink(message), 0).map_err(inside("mark the loopback"))?;
+    route.change(&RouteNetlinkMessage::SetLink(message), 0).map_err(inside("mark the loopback"))?;
     OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(file_error(path))?;
     let own = Some("/proc/thread-self/ns/net");
     mount(own, path, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(|errno| fail(errno.into()))

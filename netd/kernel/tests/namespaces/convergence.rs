@@ -181,7 +181,7 @@ fn a_change_by_others_is_heard_at_once() {
     for damage in ["nft flush ruleset", "ip link set ct1 down"] {
         world.namespace.run(move |runtime, kernel| {
             runtime.block_on(async {
-                let mut changes = netd_kernel::Changes::open().unwrap();
+                let mut changes = netd_kernel::Changes::open(kernel).unwrap();
                 assert!(std::process::Command::new("sh").args(["-c", damage]).status().unwrap().success());
                 tokio::time::timeout(std::time::Duration::from_secs(5), changes.next()).await.expect(damage);
                 let _ = kernel;

@@ -134,6 +134,7 @@ fn open_held(world: &World) -> std::fs::File {
     world.namespace.run(|_, _| netd_kernel::open_tap("ct1")).unwrap()
 }
 
+#[expect(clippy::print_stdout, reason = "what was measured")]
 fn check_moves(kind: &str, mut site: Site) {
     let [first, second, third] = &mut site.hosts;
     first.desired.networks[0].ports = vec![moving(false)];
