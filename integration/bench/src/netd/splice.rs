@@ -97,6 +97,8 @@ impl Stream {
                 let mut bytes = [0; 4096];
                 while !stop.load(Ordering::Relaxed) {
                     match receiver.read(&mut bytes) {
+                        // The sender ends first, now and then.
+                        Ok(0) if stop.load(Ordering::Relaxed) => return Ok(()),
                         Ok(0) => return Err(std::io::ErrorKind::ConnectionReset.into()),
                         Ok(_) => {
                             if let Ok(mut arrivals) = arrivals.lock() {
