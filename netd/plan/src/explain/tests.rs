@@ -115,7 +115,7 @@ fn the_missing_rule_is_named() {
 #[test]
 fn what_is_not_netds_to_know_is_said() {
     let mut desired = office();
-    desired.networks[0].subnets = vec!["10.20.0.0/24".parse().unwrap()];
+    desired.networks[0].subnets = vec!["10.20.0.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()];
     let c = port("office/c/eth0", "ct3", 12, vec![rule(Direction::ToGuest, Protocol::Any)]);
     let mut dmz = network("office/dmz", "cb2", vec![c]);
     dmz.uplink = Uplink::None;
