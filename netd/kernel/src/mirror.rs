@@ -6,6 +6,7 @@
 //! without watchers and limits.
 
 use crate::apply::{link_at, mark};
+use crate::nft::program::{NFT_TIMEOUT, load, refused, run};
 use crate::{Kernel, NftError, StepError};
 use netd_api::Counter;
 use netd_plan::{
@@ -16,17 +17,11 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::process::{Output, Stdio};
-use std::time::Duration;
 use std::{fs, io};
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
 
 const TABLE: &str = "netdev collective";
 /// Of what comes in, the kernel counts from the network header on.
 const ETHERNET_HEADER_BYTES: u64 = 14;
-/// Longest run of `nft`.
-const NFT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Before anybody else's chains at the same link.
 const PRIORITY: i32 = -200;
 
@@ -46,7 +41,7 @@ impl Kernel {
             MirrorStep::Replace { chains, counters } => {
                 let mut text = format!("add table {TABLE}\ndelete table {TABLE}\nadd table {TABLE}\n");
                 let missing = self.render(&mut text, chains, counters);
-                load(&text).await?;
+                load(&text).await.map_err(StepError::Rules)?;
                 complain(missing)
             }
             MirrorStep::Amend { remove, put, forget } => {
@@ -59,10 +54,12 @@ impl Kernel {
                     // Writing to a String cannot fail.
                     let _ = writeln!(text, "delete counter {TABLE} {counter}");
                 }
-                load(&text).await?;
+                load(&text).await.map_err(StepError::Rules)?;
                 complain(missing)
             }
-            MirrorStep::Remove => load(&format!("add table {TABLE}\ndelete table {TABLE}\n")).await,
+            MirrorStep::Remove => {
+                load(&format!("add table {TABLE}\ndelete table {TABLE}\n")).await.map_err(StepError::Rules)
+            }
             MirrorStep::Open { link } => self.open_closed(link).await,
         }
     }
@@ -140,38 +137,6 @@ fn complain(missing: BTreeSet<String>) -> Result<(), StepError> {
     Err(StepError::Kernel(format!("{} is not there; the rest was done", names.join(", "))))
 }
 
-async fn load(text: &str) -> Result<(), StepError> {
-    let output = run(&["-f", "-"], text).await.map_err(StepError::Rules)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(StepError::Rules(refused(&output)))
-}
-
-async fn run(arguments: &[&str], input: &str) -> Result<Output, NftError> {
-    let mut child = Command::new("nft")
-        .args(arguments)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(NftError::Run)?;
-    let work = async {
-        if let Some(mut stdin) = child.stdin.take() {
-            // A refusal may close the pipe early; the exit status tells.
-            let _ = stdin.write_all(input.as_bytes()).await;
-        }
-        child.wait_with_output().await
-    };
-    tokio::time::timeout(NFT_TIMEOUT, work).await.map_err(|_| NftError::Timeout)?.map_err(NftError::Run)
-}
-
-fn refused(output: &Output) -> NftError {
-    NftError::Refused(String::from_utf8_lossy(&output.stderr).trim().to_owned())
-}
-
 fn uncounted_bytes(counter: &str, frames: u64) -> u64 {
     if counter.starts_with(OUTGOING_PREFIX) { 0 } else { frames.saturating_mul(ETHERNET_HEADER_BYTES) }
 }
@@ -217,7 +182,7 @@ pub(crate) fn concerned(observed: &Observed) -> bool {
 }
 
 pub(crate) async fn observe() -> Result<ObservedMirrors, NftError> {
-    let output = run(&["-j", "list", "table", "netdev", "collective"], "").await?;
+    let output = run(&["-j", "list", "table", "netdev", "collective"], "", NFT_TIMEOUT).await?;
     if output.status.success() {
         let table = serde_json::from_slice(&output.stdout);
         return table.map(|table| read(&table)).map_err(|_| NftError::Unreadable("list the mirrors"));

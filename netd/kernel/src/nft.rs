@@ -3,6 +3,7 @@
 mod elements;
 mod flows;
 mod message;
+pub(crate) mod program;
 mod skeleton;
 mod socket;
 
@@ -12,21 +13,19 @@ use netd_api::Counter;
 use netd_plan::{
     Conversation, Counters, Element, FlowsStep, GROUP, ObservedFlows, ObservedRules, Rules, Set,
 };
+use program::NFT_TIMEOUT;
 use skeleton::{Elements, Skeleton, dump_elements};
 use socket::{Batch, Committed, Generation, NftSocket};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use tokio::sync::OnceCell;
 
 const RULES_TEXT: &str = include_str!("skeleton.nft");
 const FLOWS_TEXT: &str = include_str!("flows.nft");
 const RULES_TABLE: &str = "collective";
 const FLOWS_TABLE: &str = "collective_flows";
-/// Longest run of `nft`, which compiles a few hundred lines.
-const NFT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Tries to read everything between two commits of others.
 const READS_MAX: usize = 8;
 

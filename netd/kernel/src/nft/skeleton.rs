@@ -8,13 +8,10 @@ use super::message::{
     KIND_MASK, Messages, NLM_F_APPEND, NLM_F_CREATE, Nest, attribute, attributes, kind, marked, text, u32_of,
 };
 use super::socket::{Batch, NftSocket};
-use super::{NFT_TIMEOUT, NftError};
+use super::{NftError, program};
 use nix::sched::{CloneFlags, unshare};
 use std::collections::BTreeMap;
 use std::io;
-use std::process::Stdio;
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
 
 const TABLE_NAME: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
@@ -165,7 +162,7 @@ pub(super) async fn compile<const N: usize>(
 fn compile_here<const N: usize>(text: &str, tables: [&str; N]) -> Result<[Skeleton; N], NftError> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(|error| NftError::Namespace(error.into()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(NftError::Namespace)?.block_on(load(text))?;
+    runtime.map_err(NftError::Namespace)?.block_on(program::load(text))?;
     let mut socket = NftSocket::open().map_err(NftError::Namespace)?;
     let mut skeletons = tables.map(|_| Skeleton::default());
     for (skeleton, table) in skeletons.iter_mut().zip(tables) {
@@ -173,31 +170,6 @@ fn compile_here<const N: usize>(text: &str, tables: [&str; N]) -> Result<[Skelet
         *skeleton = found.ok_or(NftError::Unreadable("show the compiled tables"))?;
     }
     Ok(skeletons)
-}
-
-async fn load(text: &str) -> Result<(), NftError> {
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .env("LC_ALL", "C")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(NftError::Run)?;
-    let work = async {
-        if let Some(mut stdin) = child.stdin.take() {
-            // A refusal may close the pipe early; the exit status tells.
-            let _ = stdin.write_all(text.as_bytes()).await;
-        }
-        child.wait_with_output().await
-    };
-    let output = tokio::time::timeout(NFT_TIMEOUT, work).await;
-    let output = output.map_err(|_| NftError::Timeout)?.map_err(NftError::Run)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(NftError::Refused(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
 /// The elements of one set. A set that is not there has none.

@@ -1,14 +1,14 @@
 //! A router's own table. Everything here runs on a thread that is in its namespace.
 
 use super::{RouterError, file_error};
+use crate::NftError;
+use crate::nft::program;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::Output;
 use std::time::Duration;
 use std::{fs, io};
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
 use tokio::runtime::Handle;
 
 const FILE: &str = "rules.nft";
@@ -88,24 +88,11 @@ fn load(text: &str, runtime: &Handle) -> Result<(), RouterError> {
     if output.status.success() { Ok(()) } else { Err(refused(&String::from_utf8_lossy(&output.stderr))) }
 }
 
+/// Polled by this thread, so that the child is born in this thread's namespace.
 fn run(arguments: &[&str], input: &str, runtime: &Handle) -> Result<Output, RouterError> {
-    let failed = |source| RouterError::Run { program: "nft", package: "nftables", source };
-    // Polled by this thread, so that the child is born in this thread's namespace.
-    let work = async {
-        let mut child = Command::new("nft")
-            .args(arguments)
-            .env("LC_ALL", "C")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // A refusal may close the pipe early; the exit status tells.
-            let _ = stdin.write_all(input.as_bytes()).await;
-        }
-        child.wait_with_output().await
-    };
-    let ended = runtime.block_on(async { tokio::time::timeout(TIMEOUT, work).await });
-    ended.map_err(|_| RouterError::Timeout("nft"))?.map_err(failed)
+    runtime.block_on(program::run(arguments, input, TIMEOUT)).map_err(|error| match error {
+        NftError::Run(source) => RouterError::Run { program: "nft", package: "nftables", source },
+        NftError::Timeout => RouterError::Timeout("nft"),
+        other => refused(&other.to_string()),
+    })
 }
