@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the two appliances of the demonstration: real disks, made from Debian packages, the same bytes every time.
 #
-# usage: build.sh [--out DIR] [--cache DIR] [--verify-reproducible] [gateway|workspace|wire ...]
+# usage: build.sh [--out DIR] [--cache DIR] [--verify-reproducible] [gateway|workspace|wire|station ...]
 #   --out DIR              where NAME/{appliance.yaml,system.raw} go; default: the user's cache, collective/appliances
 #   --cache DIR            where downloaded packages are kept; default: the user's cache, collective/debs
 #   --verify-reproducible  build each name twice from the kept packages, compare, leave --out alone
@@ -42,7 +42,7 @@ main() {
     --cache) cache=${2:?--cache needs a folder}; shift 2 ;;
     --verify-reproducible) verify=1; shift ;;
     -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; return ;;
-    gateway | workspace | wire) chosen+=("$1"); shift ;;
+    gateway | workspace | wire | station) chosen+=("$1"); shift ;;
     *) die "unknown argument '$1': $0 --help shows what there is" ;;
     esac
   done
