@@ -15,6 +15,8 @@ main=(
   python3 e2fsprogs mtools dosfstools syslinux syslinux-common fdisk debootstrap busybox-static cpio xz-utils  # appliance disks
   zstd                            # the kernel of netd's VLAN tests
   rustc-web rust-web-src lld      # policies: Rust's standard library for wasm32 without rustup
+  clang wasi-libc libclang-rt-dev-wasm32 python3-venv  # policies in C and in Python (JavaScript: Node.js)
+  docker-registry                 # a real registry for the tests of policies' artifacts; no service is started
   dnsmasq-base                    # routers' leases, names and advertisements; a program without a service
   tcpdump curl jq                 # proofs on the wire
   nbdkit fio rsync iperf3         # figures: other servers, block clients and updates beside ours; streams over a bridge
