@@ -1,24 +1,44 @@
 //! What a policy author writes against.
 //!
-//! A policy is a type that implements [`PlacementPolicy`]: plain functions over plain values, tested natively with
-//! [`Hosts`] in place of a cluster. [`export_placement!`] turns it into the exports of the world
-//! `collective:policy/placement-policy` when the crate is compiled for wasm32; on any other target it is empty.
-//! Start with [`placement`], and with the policy `balanced` as an example.
+//! A policy is a type that implements [`Plugin`] and the trait of its kind ([`PlacementPolicy`], [`UpdatePolicy`],
+//! [`CheckpointPolicy`]): plain functions over plain values, tested natively with stand-ins made of rows
+//! ([`Hosts`], [`Fleet`], [`History`]). [`export_placement!`], [`export_update!`] and [`export_checkpoint!`] turn it
+//! into the exports of its world in `collective:policy` when the crate is compiled for wasm32; on any other target
+//! they are empty. Start with [`placement`], and with the policy `balanced` as an example.
 //!
-//! Invariants: nothing in here reads a clock or draws a random number; what a policy does not ask a [`Cluster`]
-//! for is never copied into the guest nor imported by it.
+//! Invariants: nothing in here reads a clock or draws a random number; what a policy does not ask a [`Cluster`],
+//! [`Instances`] or [`Checkpoints`] for is never copied into the guest nor imported by it.
 
+pub mod checkpoint;
+mod context;
+mod export;
+pub mod instances;
 pub mod placement;
+pub mod update;
 
 #[cfg(target_arch = "wasm32")]
 pub mod guest;
 
-pub use placement::{
-    Choice, Cluster, Context, Host, Hosts, Placed, PlacementPolicy, Reason, Rejection, Request, Verdict,
-};
+pub use checkpoint::{CheckpointPolicy, Checkpoints, History};
+pub use context::{Context, Level, Reason};
+pub use instances::{Fleet, Instance, Instances};
+pub use placement::{Choice, Cluster, Host, Hosts, Placed, PlacementPolicy, Rejection, Request, Verdict};
+pub use update::UpdatePolicy;
 
 use serde::de::DeserializeOwned;
 use std::fmt;
+
+/// What policies of every kind have in common. The functions are pure.
+pub trait Plugin {
+    /// What the operator may set. `{}` should parse.
+    type Settings: DeserializeOwned;
+
+    /// What the policy says about itself.
+    fn manifest() -> Manifest;
+
+    /// Judges settings that parsed. Empty: accepted.
+    fn check_settings(settings: &Self::Settings) -> Vec<SettingsIssue>;
+}
 
 /// What a policy says about itself. The limits are those of `plugin.manifest` in the WIT package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,37 +111,14 @@ pub fn check_number(path: &str, value: f64, most: f64) -> Option<SettingsIssue> 
     })
 }
 
-/// Makes the exports of the world `placement-policy` out of a [`PlacementPolicy`].
-#[macro_export]
-macro_rules! export_placement {
-    ($policy:ty) => {
-        #[cfg(target_arch = "wasm32")]
-        const _: () = {
-            struct Exports;
-            impl $crate::guest::bindings::exports::collective::policy::plugin::Guest for Exports {
-                fn describe() -> $crate::guest::bindings::exports::collective::policy::plugin::Manifest {
-                    $crate::guest::describe::<$policy>()
-                }
-                fn validate_settings(
-                    settings: String,
-                ) -> Result<
-                    (),
-                    Vec<$crate::guest::bindings::exports::collective::policy::plugin::SettingsIssue>,
-                > {
-                    $crate::guest::validate_settings::<$policy>(&settings)
-                }
-            }
-            impl $crate::guest::bindings::exports::collective::policy::placement::Guest for Exports {
-                fn place(
-                    request: $crate::guest::bindings::exports::collective::policy::placement::Request,
-                ) -> Result<
-                    $crate::guest::bindings::exports::collective::policy::placement::Verdict,
-                    $crate::guest::bindings::collective::policy::types::PolicyError,
-                > {
-                    $crate::guest::place::<$policy>(request)
-                }
-            }
-    $crate::guest::bindings::export!(Exports with_types_in $crate::guest::bindings);
-        };
+/// Parses and judges a settings document: what `plugin.validate-settings` answers.
+///
+/// # Errors
+/// The issues, at least one.
+pub fn validate_settings<P: Plugin>(text: &str) -> Result<(), Vec<SettingsIssue>> {
+    let issues = match parse_settings::<P::Settings>(text) {
+        Ok(settings) => P::check_settings(&settings),
+        Err(issue) => vec![issue],
     };
+    if issues.is_empty() { Ok(()) } else { Err(issues) }
 }

@@ -1,7 +1,6 @@
 //! Choosing a host: the request, the cluster as columns, the verdict, and what every placement policy needs.
 
-use crate::{Manifest, PolicyError, SettingsIssue};
-use serde::de::DeserializeOwned;
+use crate::{Context, Plugin, PolicyError, Reason};
 
 /// Hosts that are ready have this state; no other takes new instances.
 pub const STATE_READY: u8 = 0;
@@ -9,17 +8,8 @@ pub const STATE_READY: u8 = 0;
 /// Examples that a rejection carries at most.
 pub const EXAMPLES_MAX: usize = 8;
 
-/// A placement policy. The functions are pure.
-pub trait PlacementPolicy {
-    /// What the operator may set. `{}` should parse.
-    type Settings: DeserializeOwned;
-
-    /// What the policy says about itself.
-    fn manifest() -> Manifest;
-
-    /// Judges settings that parsed. Empty: accepted.
-    fn check_settings(settings: &Self::Settings) -> Vec<SettingsIssue>;
-
+/// A placement policy. The function is pure.
+pub trait PlacementPolicy: Plugin {
     /// Chooses hosts for one instance, best first.
     ///
     /// # Errors
@@ -92,37 +82,6 @@ pub trait Cluster {
     fn image_cached_bytes(&self) -> Vec<u64>;
     /// Other instances of the same deployment.
     fn peers(&self) -> Vec<u32>;
-}
-
-/// Facts about the call.
-pub trait Context {
-    /// Milliseconds since 1970.
-    fn now_ms(&self) -> u64;
-    /// The only source of chance.
-    fn seed(&self) -> u32;
-    /// Text of a symbol, empty if there is none.
-    fn symbol_text(&self, symbol: u32) -> String;
-    /// Symbol of a text, 0 if it does not occur.
-    fn find_symbol(&self, text: &str) -> u32;
-}
-
-/// One step of an explanation.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Reason {
-    /// Kebab-case, at most 64 bytes.
-    pub code: String,
-    /// For people, at most 1 KiB.
-    pub text: String,
-    /// Share of the score.
-    pub weight: f64,
-}
-
-impl Reason {
-    /// A reason with its share of the score.
-    #[must_use]
-    pub fn new(code: &str, text: String, weight: f64) -> Self {
-        Self { code: code.to_owned(), text, weight }
-    }
 }
 
 /// One host that would do.

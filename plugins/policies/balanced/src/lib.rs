@@ -7,8 +7,8 @@
 
 use plugins_sdk::placement::{fit, ratio, verdict};
 use plugins_sdk::{
-    Cluster, Context, Manifest, PlacementPolicy, PolicyError, Reason, Request, SettingsIssue, Verdict,
-    check_number,
+    Cluster, Context, Manifest, PlacementPolicy, Plugin, PolicyError, Reason, Request, SettingsIssue,
+    Verdict, check_number,
 };
 use serde::Deserialize;
 
@@ -52,7 +52,7 @@ impl Default for Settings {
     }
 }
 
-impl PlacementPolicy for Balanced {
+impl Plugin for Balanced {
     type Settings = Settings;
 
     fn manifest() -> Manifest {
@@ -85,7 +85,9 @@ impl PlacementPolicy for Balanced {
         }
         issues
     }
+}
 
+impl PlacementPolicy for Balanced {
     fn place(
         settings: &Settings,
         request: &Request,

@@ -5,8 +5,8 @@
 
 use plugins_sdk::placement::{fit, ratio, reject, verdict};
 use plugins_sdk::{
-    Cluster, Context, Manifest, PlacementPolicy, PolicyError, Reason, Request, SettingsIssue, Verdict,
-    check_number,
+    Cluster, Context, Manifest, PlacementPolicy, Plugin, PolicyError, Reason, Request, SettingsIssue,
+    Verdict, check_number,
 };
 use serde::Deserialize;
 
@@ -39,7 +39,7 @@ impl Default for Settings {
     }
 }
 
-impl PlacementPolicy for Packed {
+impl Plugin for Packed {
     type Settings = Settings;
 
     fn manifest() -> Manifest {
@@ -63,7 +63,9 @@ impl PlacementPolicy for Packed {
         }
         issues
     }
+}
 
+impl PlacementPolicy for Packed {
     fn place(
         settings: &Settings,
         request: &Request,
