@@ -63,6 +63,28 @@ macro_rules! export_checkpoint {
     };
 }
 
+/// Makes the exports of the world `introspection-policy` out of an [`IntrospectionPolicy`](crate::IntrospectionPolicy).
+#[macro_export]
+macro_rules! export_introspection {
+    ($policy:ty) => {
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            use $crate::guest::introspection::bindings::exports::collective::policy::introspection as wire;
+            struct Exports;
+            $crate::export_plugin!(Exports, $policy);
+            impl wire::Guest for Exports {
+                fn inspect(
+                    trigger: wire::Trigger,
+                    state: Vec<u8>,
+                ) -> Result<wire::Report, $crate::guest::Declined> {
+                    $crate::guest::introspection::inspect::<$policy>(trigger, &state)
+                }
+            }
+            $crate::guest::introspection::bindings::export!(Exports with_types_in $crate::guest::introspection::bindings);
+        };
+    };
+}
+
 /// Makes the interface `plugin` out of a [`Plugin`](crate::Plugin): a part of the macros for the worlds.
 #[doc(hidden)]
 #[macro_export]

@@ -1,26 +1,13 @@
 //! Watching one guest from outside: its facts, read-only views of it, and what was found.
 
-#[cfg(target_arch = "wasm32")]
-pub mod guest;
-
-use crate::{Manifest, PolicyError, Reason, SettingsIssue};
-use serde::de::DeserializeOwned;
+use crate::{Context, Plugin, PolicyError, Reason};
 use std::fmt;
 
 /// Bytes that one read gives at most.
 pub const READ_LEN_MAX: u32 = 1 << 20;
 
 /// An introspection policy. The functions are pure but for what they read of the guest.
-pub trait IntrospectionPolicy {
-    /// What the operator may set. `{}` should parse.
-    type Settings: DeserializeOwned;
-
-    /// What the policy says about itself.
-    fn manifest() -> Manifest;
-
-    /// Judges settings that parsed. Empty: accepted.
-    fn check_settings(settings: &Self::Settings) -> Vec<SettingsIssue>;
-
+pub trait IntrospectionPolicy: Plugin {
     /// Looks at the guest. `state` is what the call before gave back, empty at the first.
     ///
     /// # Errors
@@ -30,6 +17,7 @@ pub trait IntrospectionPolicy {
         trigger: &Trigger,
         state: &[u8],
         guest: &impl Guest,
+        context: &impl Context,
     ) -> Result<Report, PolicyError>;
 }
 
@@ -226,35 +214,4 @@ pub struct Evidence {
     pub text: String,
     /// At most 4 KiB.
     pub bytes: Vec<u8>,
-}
-
-/// Makes the exports of the world `introspection-policy` out of an [`IntrospectionPolicy`].
-#[macro_export]
-macro_rules! export_introspection {
-    ($policy:ty) => {
-        #[cfg(target_arch = "wasm32")]
-        const _: () = {
-            use $crate::introspection::guest as policy_guest;
-            struct Exports;
-            impl policy_guest::plugin::Guest for Exports {
-                fn describe() -> policy_guest::plugin::Manifest {
-                    policy_guest::describe::<$policy>()
-                }
-                fn validate_settings(
-                    settings: String,
-                ) -> Result<(), Vec<policy_guest::plugin::SettingsIssue>> {
-                    policy_guest::validate_settings::<$policy>(&settings)
-                }
-            }
-            impl policy_guest::wire::Guest for Exports {
-                fn inspect(
-                    trigger: policy_guest::wire::Trigger,
-                    state: Vec<u8>,
-                ) -> Result<policy_guest::wire::Report, policy_guest::types::PolicyError> {
-                    policy_guest::inspect::<$policy>(trigger, &state)
-                }
-            }
-            policy_guest::bindings::export!(Exports with_types_in policy_guest::bindings);
-        };
-    };
 }

@@ -1,18 +1,21 @@
 //! What a policy author writes against.
 //!
 //! A policy is a type that implements [`Plugin`] and the trait of its kind ([`PlacementPolicy`], [`UpdatePolicy`],
-//! [`CheckpointPolicy`]): plain functions over plain values, tested natively with stand-ins made of rows
-//! ([`Hosts`], [`Fleet`], [`History`]). [`export_placement!`], [`export_update!`] and [`export_checkpoint!`] turn it
-//! into the exports of its world in `collective:policy` when the crate is compiled for wasm32; on any other target
-//! they are empty. Start with [`placement`], and with the policy `balanced` as an example.
+//! [`CheckpointPolicy`], [`IntrospectionPolicy`]): plain functions over plain values, tested natively with stand-ins
+//! made of rows ([`Hosts`], [`Fleet`], [`History`]). [`export_placement!`], [`export_update!`],
+//! [`export_checkpoint!`] and [`export_introspection!`] turn it into the exports of its world in `collective:policy`
+//! when the crate is compiled for wasm32; on any other target they are empty. Start with [`placement`], and with the
+//! policy `balanced` as an example.
 //!
 //! Invariants: nothing in here reads a clock or draws a random number; what a policy does not ask a [`Cluster`],
 //! [`Instances`] or [`Checkpoints`] for is never copied into the guest nor imported by it.
 
+pub mod calendar;
 pub mod checkpoint;
 mod context;
 mod export;
 pub mod instances;
+pub mod introspection;
 pub mod placement;
 pub mod update;
 
@@ -22,6 +25,7 @@ pub mod guest;
 pub use checkpoint::{CheckpointPolicy, Checkpoints, History};
 pub use context::{Context, Level, Reason};
 pub use instances::{Fleet, Instance, Instances};
+pub use introspection::{Guest, IntrospectionPolicy};
 pub use placement::{Choice, Cluster, Host, Hosts, Placed, PlacementPolicy, Rejection, Request, Verdict};
 pub use update::UpdatePolicy;
 

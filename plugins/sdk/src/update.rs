@@ -53,6 +53,8 @@ pub struct Rollout {
 pub struct Outcome {
     /// `deployment/member`.
     pub instance: String,
+    /// Its index in this call; absent if it is no longer there.
+    pub row: Option<u32>,
     /// Milliseconds since 1970.
     pub ordered_ms: u64,
     /// Milliseconds since 1970; 0 while it is under way.

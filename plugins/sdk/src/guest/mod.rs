@@ -22,6 +22,7 @@ pub mod bindings {
 
 pub mod checkpoint;
 mod instances;
+pub mod introspection;
 pub mod placement;
 pub mod plugin;
 pub mod update;

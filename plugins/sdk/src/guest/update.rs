@@ -48,6 +48,7 @@ fn rollout_from(rollout: wire::Rollout) -> Rollout {
 fn outcome_from(outcome: wire::Outcome) -> Outcome {
     Outcome {
         instance: outcome.instance,
+        row: outcome.row,
         ordered_ms: outcome.ordered,
         finished_ms: outcome.finished,
         status: Status::from_code(outcome.status),

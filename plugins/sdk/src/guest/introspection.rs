@@ -1,77 +1,55 @@
-//! From the world `introspection-policy` to the traits and back, inside the guest.
+//! The world `introspection-policy`.
 
 #[allow(unsafe_code, unreachable_pub, clippy::all, reason = "generated from the WIT package")]
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../wit",
-        world: "introspection-policy",
+        inline: "
+            package collective:sdk;
+            world introspection {
+                import collective:policy/guest@0.1.1;
+                import collective:policy/views@0.1.1;
+                import collective:policy/guest-memory@0.1.1;
+                import collective:policy/guest-cpu@0.1.1;
+                import collective:policy/guest-flows@0.1.1;
+                import collective:policy/guest-disk@0.1.1;
+                export collective:policy/introspection@0.1.1;
+            }
+        ",
+        with: {
+            "collective:policy/types@0.1.1": crate::guest::bindings::collective::policy::types,
+        },
+        generate_all,
         pub_export_macro: true,
-        default_bindings_module: "plugins_sdk::introspection::guest::bindings",
+        default_bindings_module: "plugins_sdk::guest::introspection::bindings",
     });
 }
 
-use super::{Evidence, Finding, Flow, Guest, GuestFacts, IntrospectionPolicy, Trigger, ViewError};
-use crate::{PolicyError, Reason, SettingsIssue, parse_settings};
-pub use bindings::collective::policy::types;
-use bindings::collective::policy::{
-    context, guest, guest_cpu, guest_disk, guest_flows, guest_memory, log, views,
+use super::{Declined, Imports, attributes_from, begin, error_to, reasons_to};
+use crate::introspection::{
+    Evidence, Finding, Flow, Guest, GuestFacts, IntrospectionPolicy, Trigger, ViewError,
 };
-pub use bindings::exports::collective::policy::{introspection as wire, plugin};
+use bindings::collective::policy::{guest, guest_cpu, guest_disk, guest_flows, guest_memory, views};
+use bindings::exports::collective::policy::introspection as wire;
 
-/// `plugin.describe`.
-#[must_use]
-pub fn describe<P: IntrospectionPolicy>() -> plugin::Manifest {
-    let manifest = P::manifest();
-    plugin::Manifest {
-        name: manifest.name.to_owned(),
-        version: manifest.version.to_owned(),
-        summary: manifest.summary.to_owned(),
-        license: manifest.license.to_owned(),
-        settings_schema: manifest.settings_schema.to_owned(),
-        default_settings: manifest.default_settings.to_owned(),
-    }
-}
-
-/// `plugin.validate-settings`.
-///
-/// # Errors
-/// The issues.
-pub fn validate_settings<P: IntrospectionPolicy>(text: &str) -> Result<(), Vec<plugin::SettingsIssue>> {
-    let issues = match parse_settings::<P::Settings>(text) {
-        Ok(settings) => P::check_settings(&settings),
-        Err(issue) => vec![issue],
-    };
-    if issues.is_empty() {
-        return Ok(());
-    }
-    let wire = |SettingsIssue { path, message }| plugin::SettingsIssue { path, message };
-    Err(issues.into_iter().map(wire).collect())
-}
-
-/// `introspection.inspect`. A panic of the policy is written to the log before it traps.
+/// `introspection.inspect`.
 ///
 /// # Errors
 /// The policy has no decision.
 pub fn inspect<P: IntrospectionPolicy>(
     trigger: wire::Trigger,
     state: &[u8],
-) -> Result<wire::Report, types::PolicyError> {
-    const ERROR: u8 = 4;
-    std::panic::set_hook(Box::new(|panic| log::write(ERROR, &panic.to_string())));
-    let settings = parse_settings::<P::Settings>(&context::settings())
-        .map_err(|issue| types::PolicyError::BadSettings(issue.message))?;
-    let trigger = Trigger { kind: trigger.kind, attributes: pairs(trigger.attributes) };
-    let report = P::inspect(&settings, &trigger, state, &Imports).map_err(error_to)?;
+) -> Result<wire::Report, Declined> {
+    let settings = begin::<P>()?;
+    let trigger = Trigger { kind: trigger.kind, attributes: attributes_from(trigger.attributes) };
+    let report = P::inspect(&settings, &trigger, state, &Imports, &Imports).map_err(error_to)?;
     Ok(wire::Report {
         findings: report.findings.into_iter().map(finding_to).collect(),
-        reasons: report.reasons.into_iter().map(reason_to).collect(),
+        reasons: reasons_to(report.reasons),
         next_call: report.next_call_ms,
         state: report.state,
     })
 }
-
-/// The imports of the world, as the trait.
-struct Imports;
 
 impl Guest for Imports {
     fn about(&self) -> GuestFacts {
@@ -85,7 +63,7 @@ impl Guest for Imports {
             memory_bytes: facts.memory_bytes,
             started_ms: facts.started,
             paused: facts.paused,
-            attributes: pairs(facts.attributes),
+            attributes: attributes_from(facts.attributes),
         }
     }
     fn regions(&self) -> Result<Vec<(u64, u64)>, ViewError> {
@@ -142,10 +120,6 @@ impl Guest for Imports {
     }
 }
 
-fn pairs(attributes: Vec<types::Attribute>) -> Vec<(String, String)> {
-    attributes.into_iter().map(|attribute| (attribute.key, attribute.value)).collect()
-}
-
 fn view_error(error: views::ViewError) -> ViewError {
     match error {
         views::ViewError::Denied(why) => ViewError::Denied(why),
@@ -170,17 +144,4 @@ fn finding_to(finding: Finding) -> wire::Finding {
 
 fn evidence_to(Evidence { kind, address, text, bytes }: Evidence) -> wire::Evidence {
     wire::Evidence { kind, address, text, bytes }
-}
-
-fn reason_to(Reason { code, text, weight }: Reason) -> types::Reason {
-    types::Reason { code, text, weight }
-}
-
-fn error_to(error: PolicyError) -> types::PolicyError {
-    match error {
-        PolicyError::Unsupported(text) => types::PolicyError::Unsupported(text),
-        PolicyError::InvalidInput(text) => types::PolicyError::InvalidInput(text),
-        PolicyError::BadSettings(text) => types::PolicyError::BadSettings(text),
-        PolicyError::Internal(text) => types::PolicyError::Internal(text),
-    }
 }
