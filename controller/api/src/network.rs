@@ -16,6 +16,10 @@ pub struct NetworkView {
     pub name: NetworkName,
     /// Its subnets; none for a site's own LAN.
     pub subnets: Vec<String>,
+    /// Its router's addresses on the site's LAN: what it publishes is reached there, and by NAT its members speak from
+    /// there. None if no router leads out.
+    #[serde(default)]
+    pub outside: Vec<String>,
     /// Largest frame payload in bytes.
     pub mtu: u16,
     /// It is up on every host that has a port of it, and all of those ports are ready.

@@ -63,6 +63,9 @@ fn network(
     };
     let hosts: Vec<NetworkHost> =
         told.iter().map(|(host, network)| network_host(app, host, network)).collect();
+    // Every host of the network is told of its router, also those that do not hold it.
+    let router = told.iter().find_map(|(_, network)| network.router.as_ref()?.outside.as_ref());
+    let outside = router.into_iter().flat_map(|outside| &outside.addresses);
     let ready = |host: &NetworkHost| {
         host.online && host.up && host.ports.iter().all(|p| p.status.as_ref().is_some_and(|s| s.ready))
     };
@@ -70,6 +73,7 @@ fn network(
         ready: !hosts.is_empty() && hosts.iter().all(ready),
         mtu: told.first().map_or(0, |(_, network)| network.mtu),
         wire: told.iter().any(|(_, network)| network.wire),
+        outside: outside.map(|address| address.addr().to_string()).collect(),
         deployment,
         name,
         subnets,

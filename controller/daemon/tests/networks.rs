@@ -225,6 +225,51 @@ async fn questions_travel_to_the_ports_host_and_back() {
     running.stop().await;
 }
 
+/// A published port is of no use to who cannot find out where it is.
+#[tokio::test]
+async fn a_network_says_where_on_the_lan_its_published_ports_are() {
+    const BUNDLE: &str = "
+apiVersion: collective/v1
+kind: Bundle
+metadata: {name: shop}
+spec:
+  networks:
+    yard: {subnet: 10.30.0.0/24, uplink: nat, publish: [{tcp: 8080, to: desk, port: 80}]}
+    store: {subnet: 10.31.0.0/24}
+  members:
+    desk:
+      appliance: acme/workspace
+      ports: {eth0: yard}
+      volumes: {home: {size: 256MiB}}
+    shelf:
+      appliance: acme/workspace
+      ports: {eth0: store}
+      volumes: {home: {size: 256MiB}}
+---
+apiVersion: collective/v1
+kind: Deployment
+metadata: {name: shop}
+spec: {bundle: shop}
+";
+    let state = tempfile::tempdir().unwrap();
+    let running = start(state.path(), real_policies()).await;
+    furnish(&running).await;
+    let mut agent = running.join("h1", "host").await.agent("10.99.0.1").await;
+    running.admin.apply(BUNDLE, false).await.unwrap();
+    let document = agent.desired(|document| document.instances.len() == 2).await;
+    let told = document.networks.iter().find_map(|network| network.router.as_ref()?.outside.as_ref());
+    let address = told.unwrap().addresses[0].addr().to_string();
+
+    let shop = "shop".parse().unwrap();
+    let outside = async |network: &str| {
+        running.admin.network(&shop, &network.parse().unwrap()).await.unwrap().outside
+    };
+    assert_eq!(outside("yard").await, [address]);
+    assert!(outside("store").await.is_empty(), "a network that leads nowhere is nowhere on the LAN");
+    drop(agent);
+    running.stop().await;
+}
+
 /// The next request for frames.
 async fn asked_for_frames(agent: &mut Agent) -> (u32, netd_api::Capture) {
     loop {

@@ -42,6 +42,9 @@ fn write(out: &mut impl Write, view: &NetworkView) -> Result<(), Failure> {
     writeln!(out, "Network:  {}/{}{kind}", view.deployment, view.name)?;
     writeln!(out, "Ready:    {}", if view.ready { "yes" } else { "no" })?;
     writeln!(out, "Subnets:  {}", printable(&view.subnets.join(", ")))?;
+    if !view.outside.is_empty() {
+        writeln!(out, "Outside:  {}", printable(&view.outside.join(", ")))?;
+    }
     writeln!(out, "MTU:      {}", view.mtu)?;
     for host in &view.hosts {
         write_host(out, host)?;
