@@ -2,15 +2,16 @@
 //!
 //! A [`Runtime`] compiles a component once and hands out a [`Policy`]; a policy answers calls, each in a fresh
 //! instance that is dropped afterwards. The calls block: run them on a thread that may. This crate neither chooses
-//! which policy to ask nor what happens after an error; that is the caller's. So far there is one world,
-//! [`placement`]; what the others will share (engine, limits, cache, one call) knows nothing of it.
+//! which policy to ask nor what happens after an error; that is the caller's. Each decision point ([`Kind`]) has a module
+//! with its input, its view of the world and its answer, [`placement`] for one; what they share (engine, limits, cache,
+//! one call) knows of them only the arms of two enums.
 //!
 //! Start with [`Runtime::load`] and [`Policy::place`].
 //!
 //! Invariants:
-//! * An answer is a [`placement::Decision`] that was checked in full, or a [`PolicyError`]. There is no third way, and
-//!   an error never places anything.
-//! * A guest gets `context`, `log` and `cluster` and nothing else; it cannot outlive its deadline, memory, host call
+//! * An answer is a [`Decision`] that was checked in full, or a [`PolicyError`]. There is no third way, and
+//!   an error never changes anything.
+//! * A guest gets the interfaces of its kind ([`Kind::imports`]) and nothing else; it cannot outlive its deadline, memory, host call
 //!   or copy quota (see [`Limits`]), and the next call does not notice that it tried.
 //! * The same input gives the same verdict: no clock, no chance, one NaN.
 //! * Compiled code is read from disk only if its authentication code, made with a key that only we can read, is
@@ -24,15 +25,27 @@
 mod bindings;
 mod cache;
 mod call;
+mod canonical;
 mod deadline;
+mod decision;
+mod error;
+mod imports;
+mod kind;
 mod limits;
 mod load;
+mod manifest;
 pub mod placement;
 mod policy;
+mod reasons;
 mod runtime;
+mod symbols;
+mod world;
 
-pub use call::{LogLevel, LogLine, PolicyError};
+pub use decision::{Decision, LogLevel, LogLine, Reason};
+pub use error::PolicyError;
+pub use kind::{Kind, UnknownKind};
 pub use limits::Limits;
 pub use load::LoadError;
-pub use policy::{Kind, Manifest, Policy, SettingsIssue};
+pub use manifest::{Manifest, SettingsIssue};
+pub use policy::Policy;
 pub use runtime::{Runtime, StartError};

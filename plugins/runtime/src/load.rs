@@ -1,7 +1,8 @@
 //! Whether a component may become a policy: what it is, what it imports, what it exports. Nothing of it runs here.
 
-use crate::call::PolicyError;
-use crate::policy::SettingsIssue;
+use crate::error::PolicyError;
+use crate::kind::Kind;
+use crate::manifest::SettingsIssue;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -9,11 +10,11 @@ use wasmtime::component::Component;
 const PACKAGE: &str = "collective:policy/";
 const TRACK: &str = "0.1.";
 
-/// Interfaces a policy may import.
-const IMPORTS: [&str; 4] = ["types", "context", "log", "cluster"];
+/// What every policy exports besides the interface of its kind.
+const PLUGIN: &str = "plugin";
 
-/// Interfaces the world `placement-policy` exports.
-const EXPORTS: [&str; 2] = ["plugin", "placement"];
+/// What policies of every kind may import.
+const COMMON: &[&str] = &["types", "context", "log"];
 
 /// Most names of exports that an error repeats.
 const NAMES_SHOWN_MAX: usize = 8;
@@ -51,19 +52,30 @@ pub enum LoadError {
     },
     /// It asks for something policies do not get.
     #[error(
-        "the component imports {name}, which no policy gets: a policy may import collective:policy/ context, log and cluster"
+        "the component imports {name}, which a policy of its kind does not get: it may import collective:policy/ {}",
+        .allowed.join(", ")
     )]
     UnknownImport {
         /// The import.
         name: String,
+        /// Interfaces that it may import.
+        allowed: &'static [&'static str],
     },
     /// It is not of a world we know.
-    #[error("the component is no placement policy: it does not export collective:policy/{missing} (it exports: {})", list(.exports))]
+    #[error("the component is no policy: it does not export collective:policy/{missing} (it exports: {})", list(.exports))]
     WrongWorld {
-        /// The first interface that is missing.
+        /// What is missing.
         missing: &'static str,
         /// What it exports instead.
         exports: Vec<String>,
+    },
+    /// It is of several worlds.
+    #[error("the component is a {first} and a {second} policy: make two of it")]
+    SeveralWorlds {
+        /// One kind.
+        first: Kind,
+        /// Another.
+        second: Kind,
     },
     /// The names are right and the types are not, or it needs a function that this runtime lacks.
     #[error("the component does not fit the contract: {detail}")]
@@ -108,8 +120,8 @@ pub(crate) fn check_header(bytes: &[u8], bytes_max: usize) -> Result<(), LoadErr
     }
 }
 
-/// Compares the component's imports and exports with the contract, by name.
-pub(crate) fn check_world(engine: &Engine, component: &Component) -> Result<(), LoadError> {
+/// Compares the component's imports and exports with the contract, by name, and says of which kind it is.
+pub(crate) fn check_world(engine: &Engine, component: &Component) -> Result<Kind, LoadError> {
     let world = component.component_type();
     let imports: Vec<String> = world.imports(engine).map(|(name, _)| name.to_owned()).collect();
     let exports: Vec<String> = world.exports(engine).map(|(name, _)| name.to_owned()).collect();
@@ -120,18 +132,27 @@ pub(crate) fn check_world(engine: &Engine, component: &Component) -> Result<(), 
             return Err(LoadError::OtherVersion { name: name.clone() });
         }
     }
-    let unknown =
-        imports.iter().find(|name| !ours(name).is_some_and(|(interface, _)| IMPORTS.contains(&interface)));
-    if let Some(name) = unknown {
-        return Err(LoadError::UnknownImport { name: name.clone() });
-    }
     let exported =
         |wanted: &str| exports.iter().any(|name| ours(name).is_some_and(|(name, _)| name == wanted));
-    if let Some(missing) = EXPORTS.into_iter().find(|wanted| !exported(wanted)) {
-        let exports = exports.into_iter().take(NAMES_SHOWN_MAX).collect();
-        return Err(LoadError::WrongWorld { missing, exports });
+    let mut kinds = Kind::ALL.into_iter().filter(|kind| exported(kind.as_str()));
+    let kind = kinds.next();
+    if let (Some(first), Some(second)) = (kind, kinds.next()) {
+        return Err(LoadError::SeveralWorlds { first, second });
     }
-    Ok(())
+    // What it may import is a better answer than what it lacks, also where its kind is not known.
+    let allowed = kind.map_or(COMMON, Kind::imports);
+    let granted = |name: &String| ours(name).is_some_and(|(interface, _)| allowed.contains(&interface));
+    if let Some(name) = imports.iter().find(|name| !granted(name)) {
+        return Err(LoadError::UnknownImport { name: name.clone(), allowed });
+    }
+    let wrong = |missing| {
+        let exports = exports.iter().take(NAMES_SHOWN_MAX).cloned().collect();
+        LoadError::WrongWorld { missing, exports }
+    };
+    if !exported(PLUGIN) {
+        return Err(wrong(PLUGIN));
+    }
+    kind.ok_or_else(|| wrong("placement, update, checkpoint or introspection"))
 }
 
 /// Interface and version of a name of our package.

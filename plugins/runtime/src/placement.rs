@@ -4,13 +4,19 @@
 //! leave this crate.
 
 mod answer;
-pub(crate) mod scene;
+mod ask;
+mod digest;
+mod feasible;
+mod question;
+mod snapshot;
+mod view;
 
-pub(crate) use answer::check as check_answer;
+pub use question::PlacementQuestion;
+pub use snapshot::{HostFree, Snapshot};
+pub(crate) use view::View;
 
-use crate::call::LogLine;
+pub use crate::decision::Reason;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use types::{Digest, Revision};
 
@@ -19,6 +25,15 @@ pub const HOSTS_MAX: usize = 20_000;
 
 /// Most choices of one answer.
 pub const CHOICES_MAX: u32 = 64;
+
+/// Most keys of labels.
+pub const LABELS_MAX: usize = 256;
+
+/// Attribute of a request: the site it has to be at.
+pub const SITE_ATTRIBUTE: &str = "collective/site";
+
+/// Attribute of a request: `true` if only attested hosts will do.
+pub const ATTESTED_ATTRIBUTE: &str = "collective/attested";
 
 /// Everything that a placement policy is told. A function of it and of nothing else is the verdict.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,6 +110,17 @@ pub enum HostState {
 }
 
 impl HostState {
+    /// The state of a code of the contract.
+    pub(crate) fn of_code(code: u8) -> Self {
+        match code {
+            0 => Self::Ready,
+            1 => Self::Cordoned,
+            2 => Self::Draining,
+            3 => Self::Unreachable,
+            _ => Self::Maintenance,
+        }
+    }
+
     /// The contract's code.
     pub(crate) fn code(self) -> u8 {
         match self {
@@ -136,31 +162,18 @@ pub struct Columns {
     pub image_cached_bytes: Vec<u64>,
     /// Other instances of the request's deployment.
     pub peers: Vec<u32>,
-}
-
-/// A policy's answer and what it came from. Store it beside its input: `explain` shows it, replay compares it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Decision {
-    /// As in the input.
-    pub decision_id: String,
-    /// [`PlacementInput::digest`].
-    pub input_digest: Digest,
-    /// Name of the policy.
-    pub policy: String,
-    /// Version of the policy.
-    pub policy_version: String,
-    /// SHA-256 of the policy's component.
-    pub policy_digest: Digest,
-    /// What it says.
-    pub verdict: Verdict,
-    /// How long the call took by the wall clock, microseconds.
-    pub took_us: u64,
-    /// What the policy logged, within its quota.
-    #[serde(default)]
-    pub logs: Vec<LogLine>,
-    /// Lines beyond the quota.
-    #[serde(default)]
-    pub logs_dropped: u32,
+    /// Disk for guests and images, bytes. Empty = not known of any host: 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disk_total_bytes: Vec<u64>,
+    /// Whether the operator vouches for the host. Empty = for none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attested: Vec<bool>,
+    /// Values by key of a label; an empty value = the host has no label of that key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, Vec<String>>,
+    /// Instances that the request wants to be apart from. Empty = none anywhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rivals: Vec<u32>,
 }
 
 /// What the policy says.
@@ -201,17 +214,6 @@ pub struct Choice {
     pub reasons: Vec<Reason>,
 }
 
-/// One step of an explanation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Reason {
-    /// Kebab-case identifier.
-    pub code: String,
-    /// For people.
-    pub text: String,
-    /// Share of the score. Finite.
-    pub weight: f64,
-}
-
 /// How many hosts dropped out for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
@@ -223,45 +225,13 @@ pub struct Rejection {
     pub examples: Vec<String>,
 }
 
+/// The answer to a placement.
+pub type Decision = crate::decision::Decision<Verdict>;
+
 impl PlacementInput {
-    /// SHA-256 of the input as JSON without white space, keys in the order of their bytes.
+    /// What the verdict is a function of, in 32 bytes; see `placement/digest.rs` for what is hashed.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        // Serialising plain structs with text keys cannot fail.
-        let value = serde_json::to_value(self).unwrap_or_default();
-        let mut text = String::new();
-        write_canonical(&value, &mut text);
-        Digest::from_bytes(Sha256::digest(text).into())
-    }
-}
-
-/// JSON with sorted keys, whether or not some crate of the build made `serde_json` keep insertion order.
-fn write_canonical(value: &serde_json::Value, out: &mut String) {
-    use serde_json::Value;
-    match value {
-        Value::Object(map) => {
-            let sorted: BTreeMap<_, _> = map.iter().collect();
-            out.push('{');
-            for (position, (key, value)) in sorted.into_iter().enumerate() {
-                if position > 0 {
-                    out.push(',');
-                }
-                out.push_str(&Value::from(key.as_str()).to_string());
-                out.push(':');
-                write_canonical(value, out);
-            }
-            out.push('}');
-        }
-        Value::Array(items) => {
-            out.push('[');
-            for (position, item) in items.iter().enumerate() {
-                if position > 0 {
-                    out.push(',');
-                }
-                write_canonical(item, out);
-            }
-            out.push(']');
-        }
-        plain => out.push_str(&plain.to_string()),
+        digest::input(self)
     }
 }

@@ -1,9 +1,9 @@
 //! The engine that all policies of a process share.
 
-use crate::bindings::PlacementPolicy;
 use crate::cache::{self, Cache, CacheError};
 use crate::call::CallState;
 use crate::deadline::Ticker;
+use crate::imports;
 use crate::limits::Limits;
 use crate::load::{self, LoadError};
 use crate::policy::Policy;
@@ -12,7 +12,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use types::Digest;
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 /// Core instances, tables and table elements of one component: what guests with a language runtime inside need.
@@ -64,8 +64,7 @@ impl Runtime {
         let cache = Cache::open(cache_dir)?;
         let engine = Engine::new(&config(&limits)).map_err(refused)?;
         let mut linker = Linker::new(&engine);
-        PlacementPolicy::add_to_linker::<CallState, HasSelf<CallState>>(&mut linker, |state| state)
-            .map_err(refused)?;
+        imports::link(&mut linker).map_err(refused)?;
         let ticker = Ticker::start(&engine).map_err(StartError::Ticker)?;
         Ok(Self { shared: Arc::new(Shared { engine, linker, limits, ticker, cache }) })
     }

@@ -19,11 +19,11 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     runtime
 });
 
-const LOG: &str = r#"(import "collective:policy/log@0.1.0" "write" (func $log (param i32 i32 i32)))"#;
+const LOG: &str = r#"(import "collective:policy/log@0.1.1" "write" (func $log (param i32 i32 i32)))"#;
 const HOST_COUNT: &str =
-    r#"(import "collective:policy/cluster@0.1.0" "host-count" (func $host_count (result i32)))"#;
+    r#"(import "collective:policy/cluster@0.1.1" "host-count" (func $host_count (result i32)))"#;
 const HOST_NAME: &str =
-    r#"(import "collective:policy/cluster@0.1.0" "host-name" (func $host_name (param i32 i32)))"#;
+    r#"(import "collective:policy/cluster@0.1.1" "host-name" (func $host_name (param i32 i32)))"#;
 
 fn load(guest: &Guest) -> Arc<Policy> {
     RUNTIME.load(&guest.build()).unwrap()
@@ -139,7 +139,7 @@ fn a_flood_of_host_calls_ends_at_the_quota() {
 #[test]
 fn the_name_of_a_host_that_does_not_exist_is_forbidden() {
     let guest = Guest { imports: HOST_NAME, ..with_body("(call $host_name (i32.const 2) (i32.const 256))") };
-    let detail = "it asked for the name of host 2 of 2".to_owned();
+    let detail = "it asked for host 2 of 2".to_owned();
     assert_eq!(ask(&guest).unwrap_err(), PolicyError::Forbidden { detail });
 }
 
@@ -227,9 +227,12 @@ fn another_world_is_refused() {
     let other = refused_text(
         r#"(component (instance $i)
             (export "collective:policy/plugin@0.1.0" (instance $i))
-            (export "collective:policy/update@0.1.0" (instance $i)))"#,
+            (export "collective:policy/horoscope@0.1.0" (instance $i)))"#,
     );
-    assert!(matches!(other, LoadError::WrongWorld { missing: "placement", .. }), "{other:?}");
+    assert!(
+        matches!(other, LoadError::WrongWorld { missing, .. } if missing.contains("placement")),
+        "{other:?}"
+    );
 }
 
 #[test]
@@ -242,7 +245,10 @@ fn another_version_is_refused() {
 fn an_import_that_policies_do_not_get_is_refused() {
     for name in ["wasi:clocks/wall-clock@0.2.0", "collective:policy/guest-memory@0.1.0"] {
         let error = refused_text(&format!(r#"(component (import "{name}" (instance)))"#));
-        assert_eq!(error, LoadError::UnknownImport { name: name.to_owned() });
+        assert_eq!(
+            error,
+            LoadError::UnknownImport { name: name.to_owned(), allowed: &["types", "context", "log"] }
+        );
     }
 }
 

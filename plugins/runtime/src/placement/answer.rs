@@ -1,18 +1,17 @@
 //! Whether an answer keeps the contract's rules. Pure: the guest is gone by now.
 
-use super::{Choice, Reason, Rejection, Verdict};
-use crate::bindings::{placement as wire, types};
+use super::{Choice, Rejection, Verdict};
+use crate::bindings::placement::exports::collective::policy::placement as wire;
+use crate::reasons::{code_of, reasons, why};
 use std::collections::HashSet;
+use std::sync::Arc;
 
-const REASONS_MAX: usize = 32;
 const REJECTIONS_MAX: usize = 64;
 const EXAMPLES_MAX: usize = 8;
-const CODE_BYTES_MAX: usize = 64;
-const TEXT_BYTES_MAX: usize = 1024;
 const RETRY_AFTER_MS_MAX: u64 = 3_600_000;
 
 /// Turns an answer about `names` into a verdict, or says which rule it breaks.
-pub(crate) fn check(verdict: wire::Verdict, names: &[String], choices_max: u32) -> Result<Verdict, String> {
+pub(crate) fn check(verdict: wire::Verdict, names: &[Arc<str>], choices_max: u32) -> Result<Verdict, String> {
     match verdict {
         wire::Verdict::Place(placed) => Ok(Verdict::Place {
             choices: choices(placed.choices, names, choices_max)?,
@@ -35,7 +34,7 @@ pub(crate) fn check(verdict: wire::Verdict, names: &[String], choices_max: u32) 
     }
 }
 
-fn choices(list: Vec<wire::Choice>, names: &[String], choices_max: u32) -> Result<Vec<Choice>, String> {
+fn choices(list: Vec<wire::Choice>, names: &[Arc<str>], choices_max: u32) -> Result<Vec<Choice>, String> {
     if list.is_empty() {
         return Err("choices: it places on no host".to_owned());
     }
@@ -63,7 +62,7 @@ fn choices(list: Vec<wire::Choice>, names: &[String], choices_max: u32) -> Resul
     Ok(choices)
 }
 
-fn rejections(list: Vec<wire::Rejection>, names: &[String]) -> Result<Vec<Rejection>, String> {
+fn rejections(list: Vec<wire::Rejection>, names: &[Arc<str>]) -> Result<Vec<Rejection>, String> {
     if list.len() > REJECTIONS_MAX {
         return Err(format!("rejections: {} are more than {REJECTIONS_MAX}", list.len()));
     }
@@ -82,52 +81,19 @@ fn rejections(list: Vec<wire::Rejection>, names: &[String]) -> Result<Vec<Reject
     checked.collect()
 }
 
-/// Reasons of a verdict that places nothing: there must be one.
-fn why(list: Vec<types::Reason>) -> Result<Vec<Reason>, String> {
-    if list.is_empty() { Err("reasons: there is none".to_owned()) } else { reasons(list) }
-}
-
-fn reasons(list: Vec<types::Reason>) -> Result<Vec<Reason>, String> {
-    if list.len() > REASONS_MAX {
-        return Err(format!("reasons: {} are more than {REASONS_MAX}", list.len()));
-    }
-    let checked = list.into_iter().enumerate().map(|(position, reason)| {
-        let at = |problem: String| format!("reasons[{position}]: {problem}");
-        let types::Reason { code, text, weight } = reason;
-        if text.len() > TEXT_BYTES_MAX {
-            return Err(at(format!("the text has {} bytes, more than {TEXT_BYTES_MAX}", text.len())));
-        }
-        if !weight.is_finite() {
-            return Err(at("the weight is not finite".to_owned()));
-        }
-        Ok(Reason { code: code_of(code).map_err(at)?, text, weight })
-    });
-    checked.collect()
-}
-
-fn code_of(code: String) -> Result<String, String> {
-    let fine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if (1..=CODE_BYTES_MAX).contains(&code.len()) && code.bytes().all(fine) {
-        return Ok(code);
-    }
-    Err(format!(
-        "the code {:?} is not 1 to {CODE_BYTES_MAX} of a-z, 0-9 and -",
-        code.chars().take(80).collect::<String>()
-    ))
-}
-
-fn host(index: u32, names: &[String]) -> Result<String, String> {
+fn host(index: u32, names: &[Arc<str>]) -> Result<String, String> {
     let missing = || format!("there is no host {index}, only {}", names.len());
-    names.get(index as usize).cloned().ok_or_else(missing)
+    names.get(index as usize).map(|name| name.as_ref().to_owned()).ok_or_else(missing)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bindings::types;
     use proptest::prelude::*;
 
-    fn names() -> Vec<String> {
-        vec!["a".to_owned(), "b".to_owned()]
+    fn names() -> Vec<Arc<str>> {
+        vec!["a".into(), "b".into()]
     }
 
     fn placed(scores: &[(u32, f64)]) -> wire::Verdict {

@@ -32,6 +32,7 @@ pub fn input(hosts: usize) -> PlacementInput {
         loads: vec![0.0; hosts],
         image_cached_bytes: vec![0; hosts],
         peers: vec![0; hosts],
+        ..Columns::default()
     };
     let request = Request {
         instance: "office/workspace".to_owned(),
@@ -147,11 +148,11 @@ impl Guest {
                 (global.set $next (i32.and
                   (i32.add (i32.add (global.get $next) (local.get 3)) (i32.const 7)) (i32.const -8)))
                 (local.get $at))
-              (func (export "collective:policy/plugin@0.1.0#describe") (result i32)
+              (func (export "collective:policy/plugin@0.1.1#describe") (result i32)
                 {describe} (i32.const {MANIFEST}))
-              (func (export "collective:policy/plugin@0.1.0#validate-settings") (param i32 i32) (result i32)
+              (func (export "collective:policy/plugin@0.1.1#validate-settings") (param i32 i32) (result i32)
                 (i32.const 512))
-              (func $place (export "collective:policy/placement@0.1.0#place") (param i32) (result i32)
+              (func $place (export "collective:policy/placement@0.1.1#place") (param i32) (result i32)
                 {place}))"#
         )
     }
