@@ -1,7 +1,7 @@
 //! Policies as artifacts: who vouches for a component, and where it is fetched from.
 //!
 //! [`sign`] and [`verify`] are pure. A signature is a DSSE envelope around a [`Statement`] that names a component by
-//! its digest; it lies beside the component as `NAME.wasm.sig`.
+//! its digest; it lies beside the component as `NAME.wasm.sig`, and in an OCI [`registry`] as a second artifact.
 //!
 //! This crate neither compiles nor runs a component, and keeps no trust: the caller brings the [`Root`]s that hold
 //! now. What the component says about itself is compared with what was signed by [`Statement::describes`], after it
@@ -11,10 +11,12 @@
 //! * [`verify`] says yes only to bytes whose digest a trusted key signed, for a kind that this key is trusted with.
 //! * No input makes this crate allocate more than its named limits allow.
 //!
-//! A signature inside of the component was refused: it would change the digest that everything else goes by.
+//! A signature inside of the component was refused: it would change the digest that everything else goes by. The crate
+//! `oci-client` was refused: it reads manifests, tokens and errors without a bound, and cannot be given one.
 
 mod envelope;
 mod key;
+pub mod registry;
 mod statement;
 
 pub use envelope::{ENVELOPE_BYTES_MAX, Envelope, PAYLOAD_TYPE, Root, Signer, VerifyError, sign, verify};
