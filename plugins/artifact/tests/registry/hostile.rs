@@ -13,12 +13,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
+type Seen = Arc<Mutex<Vec<(String, Option<String>)>>>;
 type Answer = Box<dyn Fn(&Request) -> Response + Send + Sync>;
 
 /// A registry that answers as a test wants, and remembers what it was asked.
 struct Stranger {
     address: String,
-    seen: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    seen: Seen,
     serving: tokio::task::JoinHandle<()>,
 }
 
@@ -30,7 +31,7 @@ impl Drop for Stranger {
 
 struct Shared {
     answer: Answer,
-    seen: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    seen: Seen,
 }
 
 async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
@@ -69,7 +70,7 @@ fn not_found() -> Response {
     StatusCode::NOT_FOUND.into_response()
 }
 
-fn manifest(layers: serde_json::Value) -> Response {
+fn manifest(layers: &serde_json::Value) -> Response {
     let text = json!({
         "schemaVersion": 2,
         "config": {"mediaType": "x", "digest": digest(b"").to_string(), "size": 0},
@@ -118,7 +119,7 @@ async fn an_endless_error_is_cut_off() {
 #[tokio::test]
 async fn a_blob_that_is_longer_than_said_is_cut_off() {
     let stranger = Stranger::start(|request| match request.uri().path() {
-        path if path.contains("/manifests/1") => manifest(layer(b"abc", 3)),
+        path if path.contains("/manifests/1") => manifest(&layer(b"abc", 3)),
         path if path.contains("/blobs/") => flood(),
         _ => not_found(),
     })
@@ -129,7 +130,7 @@ async fn a_blob_that_is_longer_than_said_is_cut_off() {
 #[tokio::test]
 async fn a_blob_with_other_bytes_is_refused() {
     let stranger = Stranger::start(|request| match request.uri().path() {
-        path if path.contains("/manifests/1") => manifest(layer(b"abc", 3)),
+        path if path.contains("/manifests/1") => manifest(&layer(b"abc", 3)),
         path if path.contains("/blobs/") => "abd".into_response(),
         _ => not_found(),
     })
@@ -139,7 +140,7 @@ async fn a_blob_with_other_bytes_is_refused() {
 
 #[tokio::test]
 async fn a_manifest_that_is_not_the_pinned_one_is_refused() {
-    let stranger = Stranger::start(|_| manifest(layer(b"abc", 3))).await;
+    let stranger = Stranger::start(|_| manifest(&layer(b"abc", 3))).await;
     let reference = stranger.reference("balanced:1").pinned(digest(b"another"));
     let error = pull(&reference, None, PATIENCE).await.unwrap_err();
     assert!(matches!(error, RegistryError::OtherBytes { .. }), "{error}");
@@ -151,7 +152,7 @@ async fn manifests_of_other_things_are_refused_before_their_blobs_are_fetched() 
     let image = json!([{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest(b"").to_string(), "size": 1}]);
     for layers in [json!([]), json!([one, one]), image, layer(b"abc", 1 << 40), json!("no list")] {
         let shown = layers.to_string();
-        let stranger = Stranger::start(move |_| manifest(layers.clone())).await;
+        let stranger = Stranger::start(move |_| manifest(&layers)).await;
         let error = stranger.pull().await.unwrap_err();
         assert!(matches!(error, RegistryError::Answer { .. }), "{shown}: {error}");
         assert_eq!(stranger.seen.lock().unwrap().len(), 1, "{shown}");
@@ -161,9 +162,9 @@ async fn manifests_of_other_things_are_refused_before_their_blobs_are_fetched() 
 #[tokio::test]
 async fn what_is_tagged_as_a_signature_and_is_none_is_refused() {
     let stranger = Stranger::start(|request| match request.uri().path() {
-        path if path.contains("/manifests/1") => manifest(layer(b"abc", 3)),
+        path if path.contains("/manifests/1") => manifest(&layer(b"abc", 3)),
         path if path.contains(".sig") => manifest(
-            json!([{"mediaType": "application/vnd.dsse.envelope.v1+json", "digest": digest(b"abc").to_string(), "size": 3}]),
+            &json!([{"mediaType": "application/vnd.dsse.envelope.v1+json", "digest": digest(b"abc").to_string(), "size": 3}]),
         ),
         _ => "abc".into_response(),
     })
@@ -236,7 +237,7 @@ async fn with_tokens(token: &'static str) -> Stranger {
                     format!("Bearer realm=\"{realm}\",service=\"here\",scope=\"repository:others:delete\"");
                 (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)]).into_response()
             }
-            path if path.contains("/manifests/1") => manifest(layer(b"abc", 3)),
+            path if path.contains("/manifests/1") => manifest(&layer(b"abc", 3)),
             path if path.contains("/blobs/") => "abc".into_response(),
             _ => not_found(),
         }
@@ -278,7 +279,7 @@ async fn a_redirect_to_another_machine_does_not_carry_the_password_along() {
             _ if !authorized => {
                 (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Basic realm=\"x\"")]).into_response()
             }
-            path if path.contains("/manifests/1") => manifest(layer(b"abc", 3)),
+            path if path.contains("/manifests/1") => manifest(&layer(b"abc", 3)),
             path if path.contains("/blobs/") => {
                 (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, target.clone())]).into_response()
             }

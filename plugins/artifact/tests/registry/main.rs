@@ -1,4 +1,5 @@
 //! Components in a real registry (Debian's `docker-registry`), and in registries that lie.
+#![allow(clippy::unwrap_used, reason = "in a test's helpers too, a panic is the failure")]
 
 mod hostile;
 mod real;
