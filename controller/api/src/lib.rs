@@ -1,5 +1,5 @@
 //! The controller's contracts: what people write ([`document`]), what the REST API answers ([`rest`], of streaming
-//! [`stream`]), and what travels between the controller and a host's agent ([`agent`]).
+//! [`stream`], of policies [`policy`]), and what travels between the controller and a host's agent ([`agent`]).
 //!
 //! The REST API is versioned by path (`/v1`) and frozen by the checked-in `openapi.json`; the agent channel ships in
 //! lockstep with the daemons and carries a protocol number.
@@ -8,5 +8,6 @@ pub mod agent;
 pub mod document;
 pub mod interpose;
 pub mod network;
+pub mod policy;
 pub mod rest;
 pub mod stream;

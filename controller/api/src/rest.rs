@@ -43,13 +43,13 @@
 use crate::agent::{HostFacts, HostStatus, InstanceState};
 use crate::document::{ApplianceSpec, BundleSpec, DeploymentSpec, SiteSpec};
 use crate::interpose::InterpositionView;
+pub use crate::policy::{ChoiceView, DecisionView, PolicyView};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use streamer_api::Profile;
 use types::{
     ApplianceRef, Base64, BundleName, ByteSize, ChannelName, DeploymentName, Digest, HostName, InstanceId,
-    MacAddress, NetworkName, PolicyName, PortName, PublisherName, Revision, SiteName, VersionName,
-    VolumeName,
+    MacAddress, NetworkName, PortName, PublisherName, Revision, SiteName, VersionName, VolumeName,
 };
 use utoipa::ToSchema;
 
@@ -355,63 +355,6 @@ pub struct SignedVersion {
     pub size_bytes: u64,
     /// The virtual hardware.
     pub spec: ApplianceSpec,
-}
-
-/// An installed policy.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct PolicyView {
-    /// Name bundles use.
-    pub name: PolicyName,
-    /// `placement`.
-    pub kind: String,
-    /// Name the component gives itself.
-    pub component: String,
-    /// Version the component gives itself.
-    pub version: String,
-    /// SHA-256 of the component.
-    pub digest: Digest,
-    /// One line for people.
-    pub summary: String,
-}
-
-/// What a policy answered.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct DecisionView {
-    /// Its number; grows.
-    pub id: u64,
-    /// When, milliseconds since 1970 UTC.
-    pub at_ms: u64,
-    /// About which instance.
-    pub instance: InstanceId,
-    /// Which policy.
-    pub policy: PolicyName,
-    /// Name, version and digest of the component that answered.
-    pub component: String,
-    /// SHA-256 of the component.
-    pub digest: Digest,
-    /// SHA-256 of the recorded input.
-    pub input: Digest,
-    /// `place`, `defer`, `refuse`, or `error`.
-    pub verdict: String,
-    /// The host the controller took of the policy's choices.
-    pub host: Option<HostName>,
-    /// In the policy's order.
-    pub choices: Vec<ChoiceView>,
-    /// Why the others were not chosen, and problems.
-    pub notes: Vec<String>,
-    /// Microseconds inside the policy, instantiation included.
-    pub took_us: u64,
-}
-
-/// One host a policy proposed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct ChoiceView {
-    /// The host.
-    pub host: HostName,
-    /// Higher is better.
-    pub score: f64,
-    /// `code: text (weight)`.
-    pub reasons: Vec<String>,
 }
 
 /// Ask for a one-time join token.

@@ -280,38 +280,46 @@ impl Row for ApplianceView {
 }
 
 impl Row for PolicyView {
-    const COLUMNS: &'static [&'static str] = &["NAME", "KIND", "COMPONENT", "VERSION", "SUMMARY"];
-    const WIDE: &'static [&'static str] = &["DIGEST"];
+    const COLUMNS: &'static [&'static str] =
+        &["NAME", "KIND", "COMPONENT", "VERSION", "SIGNER", "ON-FAILURE", "SHADOW", "PROBLEM"];
+    const WIDE: &'static [&'static str] = &["SUMMARY", "DIGEST"];
     fn name(&self) -> String {
         self.name.to_string()
     }
     fn cells(&self, _now_ms: u64) -> Vec<String> {
+        let candidate =
+            self.candidate.as_ref().map_or_else(String::new, |candidate| candidate.version.clone());
         vec![
             Row::name(self),
-            self.kind.clone(),
-            self.component.clone(),
-            self.version.clone(),
-            self.summary.clone(),
+            self.kind.to_string(),
+            self.active.component.clone(),
+            self.active.version.clone(),
+            self.active.origin.to_string(),
+            self.on_failure.to_string(),
+            candidate,
+            self.health.problem.clone().unwrap_or_default(),
         ]
     }
     fn wide_cells(&self, _now_ms: u64) -> Vec<String> {
-        vec![self.digest.to_string()]
+        vec![self.active.summary.clone(), self.active.digest.to_string()]
     }
 }
 
 impl Row for DecisionView {
-    const COLUMNS: &'static [&'static str] = &["ID", "INSTANCE", "POLICY", "VERDICT", "HOST", "TOOK", "AGE"];
-    const WIDE: &'static [&'static str] = &["CHOICES", "COMPONENT", "INPUT"];
+    const COLUMNS: &'static [&'static str] = &["ID", "SUBJECT", "POLICY", "OUTCOME", "SHADOW", "TOOK", "AGE"];
+    const WIDE: &'static [&'static str] = &["CHOICES", "COMPONENT", "INPUT", "FALLBACK"];
     fn name(&self) -> String {
         self.id.to_string()
     }
     fn cells(&self, now_ms: u64) -> Vec<String> {
+        let shadow = self.shadow.as_ref().filter(|shadow| shadow.differs);
+        let shadow = shadow.map_or_else(String::new, |shadow| shadow.outcome.clone());
         vec![
             self.id.to_string(),
-            self.instance.to_string(),
+            self.subject.clone(),
             self.policy.to_string(),
-            self.verdict.clone(),
-            or_dash(self.host.as_ref()),
+            self.outcome.clone(),
+            shadow,
             format!("{} us", self.took_us),
             time::age(self.at_ms, now_ms),
         ]
@@ -319,7 +327,8 @@ impl Row for DecisionView {
     fn wide_cells(&self, _now_ms: u64) -> Vec<String> {
         let choices =
             joined(self.choices.iter().map(|choice| format!("{}={:.2}", choice.host, choice.score)));
-        vec![choices, self.component.clone(), self.input.short()]
+        let fallback = self.fallback.as_ref().map(|fallback| &fallback.policy);
+        vec![choices, self.component.clone(), self.input.short(), or_dash(fallback)]
     }
 }
 

@@ -8,10 +8,11 @@ mod interpositions;
 mod membership;
 mod networks;
 mod objects;
+mod policies;
 mod streams;
 mod tokens;
 
-pub(crate) use catalogue::install as install_policy;
+pub(crate) use policies::install as install_policy;
 
 use crate::app::App;
 use crate::problem::{Answer, Refused};
@@ -88,7 +89,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(catalogue::appliances))
         .routes(routes!(catalogue::appliance))
         .routes(routes!(catalogue::put_publisher))
-        .routes(routes!(catalogue::policies))
+        .routes(routes!(policies::policies))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(tokens::join))
@@ -118,7 +119,7 @@ fn described() -> OpenApiRouter<App> {
         )
         .merge(
             OpenApiRouter::new()
-                .routes(routes!(catalogue::put_policy))
+                .routes(routes!(policies::put_policy))
                 .layer(DefaultBodyLimit::max(COMPONENT_LEN_MAX)),
         )
 }

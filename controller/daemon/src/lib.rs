@@ -16,6 +16,8 @@ mod app;
 mod auth;
 pub mod config;
 mod dashboard;
+mod decide;
+mod health;
 mod http;
 mod identity;
 mod ledger;
@@ -27,6 +29,7 @@ mod policies;
 mod problem;
 mod reconcile;
 mod server;
+mod shadow;
 mod tracker;
 mod views;
 

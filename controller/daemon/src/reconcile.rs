@@ -1,16 +1,15 @@
 //! The loop: what has no host is placed, and every host's desired document follows from what was decided.
 
 use crate::app::App;
+use crate::decide::{self, Decided, Subject};
 use crate::ledger::Writes;
-use crate::policies::{self, Placement};
 use crate::problem::{Answer, Refused};
 use chassis::clock::unix_ms;
 use chassis::reconcile::{Pass, Reconciler};
 use controller_api::rest::{ChoiceView, DecisionView, ProblemCode};
-use controller_model::placement::{self, DECISIONS_MAX, Question};
+use controller_model::placement::{self, Question};
 use controller_model::{Cluster, Draft, desired, interpose, name, record, streams};
-use plugins_runtime::placement::{Decision, PlacementInput, Reason, Rejection, Verdict};
-use std::sync::Arc;
+use plugins_runtime::placement::{PlacementInput, Reason, Rejection, Verdict};
 use std::time::Duration;
 use types::{Digest, HostName};
 
@@ -20,14 +19,6 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The loop's content.
 pub(crate) struct Reconcile {
     pub(crate) app: App,
-    pub(crate) placement: Arc<dyn Placement>,
-}
-
-/// One decision with what it was made from.
-struct Decided {
-    question: Question,
-    view: DecisionView,
-    input: Vec<u8>,
 }
 
 impl Reconciler for Reconcile {
@@ -100,12 +91,12 @@ impl Reconcile {
             else {
                 continue;
             };
-            let Some(decided) = self.ask(&picture, question).await? else {
+            let Some(decided) = self.ask(&picture, &question).await? else {
                 waiting = true;
                 continue;
             };
             waiting |= decided.view.host.is_none();
-            app.ledger.record(|cluster| Ok(write_down(cluster, &decided))).await?;
+            decide::keep(app, decided, |cluster, view| write_down(cluster, &question, view)).await?;
             // The next question sees this one's answer.
             picture = app.ledger.cluster();
         }
@@ -113,59 +104,32 @@ impl Reconcile {
     }
 
     /// None if the answer is that of the last time: nothing new is to be written down.
-    async fn ask(&self, cluster: &Cluster, question: Question) -> Answer<Option<Decided>> {
-        let last_number = cluster.decisions.last_key_value().map_or(0, |(number, _)| *number);
-        let (number, now_ms) = (last_number + 1, unix_ms());
-        let input = policies::input(&question, number, now_ms, self.app.ledger.revision());
-        let installed = cluster.policies.get(&question.policy).map(|policy| policy.digest);
-        let answer = match installed {
-            None => Err(format!("policy {} is not installed", question.policy)),
-            Some(digest) => self.call(digest, input.clone()).await?,
-        };
-        let mut view = DecisionView {
-            id: number,
-            at_ms: now_ms,
-            instance: question.id.clone(),
+    async fn ask(&self, cluster: &Cluster, question: &Question) -> Answer<Option<Decided<PlacementInput>>> {
+        let input = decide::placement_input(question, unix_ms(), self.app.ledger.revision());
+        let subject = Subject {
             policy: question.policy.clone(),
-            component: String::new(),
-            digest: installed.unwrap_or(Digest::from_bytes([0; 32])),
-            input: input.digest(),
-            verdict: "error".into(),
-            host: None,
-            choices: Vec::new(),
-            notes: Vec::new(),
-            took_us: 0,
+            name: format!("instance/{}", question.id),
+            instance: Some(question.id.clone()),
         };
-        match answer {
-            Ok(decision) => judge(&question, decision, &mut view),
-            Err(problem) => view.notes.push(format!("policy {}: {problem}", question.policy)),
+        let mut decided = decide::ask(&self.app, subject, input).await?;
+        if let Some(verdict) = decided.verdict.take() {
+            judge(question, verdict, &mut decided.view);
         }
+        let view = &decided.view;
         let same = cluster.last_decision(&question.id).is_some_and(|last| {
             (&last.verdict, &last.host, &last.notes, &last.policy, &last.digest)
                 == (&view.verdict, &view.host, &view.notes, &view.policy, &view.digest)
         });
-        if same && view.host.is_none() {
-            return Ok(None);
-        }
-        let input = serde_json::to_vec(&input).unwrap_or_default();
-        Ok(Some(Decided { question, view, input }))
-    }
-
-    async fn call(&self, digest: Digest, input: PlacementInput) -> Answer<Result<Decision, String>> {
-        let placement = Arc::clone(&self.placement);
-        let called = tokio::task::spawn_blocking(move || placement.place(&digest, &input)).await;
-        called.map_err(|error| Refused::internal(&error))
+        Ok((!same || view.host.is_some()).then_some(decided))
     }
 }
 
 /// Takes the policy's first choice that breaks no hard limit.
-fn judge(question: &Question, decision: Decision, view: &mut DecisionView) {
-    view.component = format!("{} {}", decision.policy, decision.policy_version);
-    view.digest = decision.policy_digest;
-    view.took_us = decision.took_us;
-    match decision.verdict {
+fn judge(question: &Question, verdict: Verdict, view: &mut DecisionView) {
+    // The choices say it all.
+    view.answer = None;
+    match verdict {
         Verdict::Place { choices, rejections } => {
-            view.verdict = "place".into();
             for choice in choices {
                 let Ok(host) = choice.host.parse::<HostName>() else { continue };
                 match placement::forbidden(question, &host) {
@@ -179,12 +143,10 @@ fn judge(question: &Question, decision: Decision, view: &mut DecisionView) {
             view.notes.extend(rejections.iter().map(rejection));
         }
         Verdict::Defer { reasons, rejections, .. } => {
-            view.verdict = "defer".into();
             view.notes.extend(reasons.iter().map(reason));
             view.notes.extend(rejections.iter().map(rejection));
         }
         Verdict::Refuse { reasons } => {
-            view.verdict = "refuse".into();
             view.notes.extend(reasons.iter().map(reason));
         }
     }
@@ -198,20 +160,19 @@ fn rejection(rejection: &Rejection) -> String {
     format!("{}: {} hosts, such as {}", rejection.code, rejection.hosts, rejection.examples.join(", "))
 }
 
-/// The writes of a decision, unless what it is about has changed meanwhile.
-fn write_down(cluster: &Cluster, decided: &Decided) -> Writes {
-    let (id, view) = (&decided.question.id, &decided.view);
-    let mut writes = Writes::default();
+/// What follows from a decision; none if what it is about has changed meanwhile.
+fn write_down(cluster: &Cluster, question: &Question, view: &DecisionView) -> Option<Writes> {
+    let (id, mut writes) = (&question.id, Writes::default());
     let current = cluster.instances.get(id).map(|instance| &instance.incarnation);
-    if current != Some(&decided.question.instance.incarnation) || cluster.placements.contains_key(id) {
-        return writes;
+    if current != Some(&question.instance.incarnation) || cluster.placements.contains_key(id) {
+        return None;
     }
     match &view.host {
-        Some(host) if !cluster.hosts.contains_key(host) => return writes,
+        Some(host) if !cluster.hosts.contains_key(host) => return None,
         Some(host) => {
             let placement = record::Placement { host: host.clone(), decision: view.id };
             writes.put(record::placement_key(id), &placement);
-            for volume in &decided.question.instance.volumes {
+            for volume in &question.instance.volumes {
                 let held = cluster.volumes.get(&(id.clone(), volume.clone()));
                 if let Some(held) = held.filter(|held| held.host.is_none()) {
                     let placed = record::Volume { size: held.size, host: Some(host.clone()) };
@@ -229,16 +190,7 @@ fn write_down(cluster: &Cluster, decided: &Decided) -> Writes {
             writes.event(format!("instance/{id}"), "instance-unplaced", format!("{}: {why}", view.verdict));
         }
     }
-    writes.put(record::number_key("decisions", view.id), view);
-    if decided.input.len() <= controller_store::VALUE_LEN_MAX {
-        writes.records.insert(record::number_key("inputs", view.id), Some(decided.input.clone()));
-    }
-    let surplus = (cluster.decisions.len() + 1).saturating_sub(DECISIONS_MAX);
-    for number in cluster.decisions.keys().take(surplus) {
-        writes.delete(record::number_key("decisions", *number));
-        writes.delete(record::number_key("inputs", *number));
-    }
-    writes
+    Some(writes)
 }
 
 /// Writes down the desired documents that differ. Sessions send what they see change.

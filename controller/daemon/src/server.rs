@@ -12,6 +12,7 @@ use crate::policies::Policies;
 use crate::problem::Answer;
 use crate::reconcile::Reconcile;
 use crate::tracker::Tracker;
+use controller_api::policy::PolicyOrigin;
 use controller_model::record;
 use controller_store::{BackendError, Redb, Store};
 use rustls::ServerConfig;
@@ -129,9 +130,8 @@ impl Server {
     /// Serves until the shutdown, then drains.
     pub async fn run(self) {
         let Self { app, tls, listener, .. } = self;
-        let placement = Arc::clone(&app.policies);
         let shutdown = app.shutdown.clone();
-        let handle = chassis::reconcile::spawn(Reconcile { app: app.clone(), placement }, shutdown.clone());
+        let handle = chassis::reconcile::spawn(Reconcile { app: app.clone() }, shutdown.clone());
         // It is set once, here.
         let _ = app.hint.set(handle.hint());
         let sessions = app.sessions.clone();
@@ -200,9 +200,10 @@ async fn first_policies(app: &App, folder: &Path) {
             }
         };
         let act = Act { who: &Who::Controller, action: "policy-install", object: format!("policy/{name}") };
-        match api::install_policy(app, &act, name.clone(), bytes.into()).await {
+        match api::install_policy(app, &act, name.clone(), bytes.into(), PolicyOrigin::BuiltIn).await {
             Ok(view) => {
-                tracing::info!(policy = %name, version = view.version, digest = %view.digest, "policy installed")
+                let release = view.active;
+                tracing::info!(policy = %name, version = release.version, digest = %release.digest, "policy installed")
             }
             Err(error) => tracing::warn!(policy = %name, problem = error.0.message, "policy not installed"),
         }

@@ -4,6 +4,7 @@ use crate::app::{App, is_ready};
 use crate::live::Seen;
 use crate::networks;
 use controller_api::agent::{InstanceState, InstanceStatus};
+use controller_api::policy::{DecisionView, OnFailure, PolicyView};
 use controller_api::rest::{
     ApplianceView, BundleView, CatalogueVersion, DeploymentView, HostView, InstanceView, PortView, SiteView,
     VolumeView,
@@ -12,7 +13,9 @@ use controller_api::stream::{HoldProgress, HoldView};
 use controller_model::cluster::Stored;
 use controller_model::{Cluster, record, streams};
 use std::collections::{BTreeMap, BTreeSet};
-use types::{ApplianceRef, BundleName, DeploymentName, HostName, InstanceId, SiteName, VersionName};
+use types::{
+    ApplianceRef, BundleName, DeploymentName, HostName, InstanceId, PolicyName, SiteName, VersionName,
+};
 
 pub(crate) fn bundle(cluster: &Cluster, name: &BundleName) -> Option<BundleView> {
     let held = cluster.bundles.get(name)?;
@@ -212,6 +215,37 @@ pub(crate) fn hold(
         pin: hold.pin,
         hosts: streams::hosts_of(cluster, hold).map(progress).collect(),
     }
+}
+
+pub(crate) fn policy(app: &App, cluster: &Cluster, name: &PolicyName) -> Option<PolicyView> {
+    let held = &cluster.policies.get(name)?.value;
+    let bundles = cluster
+        .bundles
+        .iter()
+        .filter(|(_, spec)| spec.policies.placement.as_ref() == Some(name))
+        .map(|(bundle, _)| format!("bundle/{bundle}"));
+    let fallbacks = cluster
+        .policies
+        .iter()
+        .filter(|(_, other)| other.on_failure == OnFailure::Fallback(name.clone()))
+        .map(|(other, _)| format!("policy/{other}"));
+    Some(PolicyView {
+        name: name.clone(),
+        kind: held.kind,
+        active: held.active.clone(),
+        on_failure: held.on_failure.clone(),
+        earlier: held.earlier.clone(),
+        candidate: held.candidate.clone(),
+        used_by: bundles.chain(fallbacks).collect(),
+        health: app.policies.health.of(name, &held.active.digest),
+    })
+}
+
+/// A decision with what the candidate said.
+pub(crate) fn decision(cluster: &Cluster, number: u64) -> Option<DecisionView> {
+    let mut view = cluster.decisions.get(&number)?.value.clone();
+    view.shadow = cluster.shadows.get(&number).map(|shadow| shadow.value.clone());
+    Some(view)
 }
 
 pub(crate) fn appliance(cluster: &Cluster, name: &ApplianceRef) -> Option<ApplianceView> {

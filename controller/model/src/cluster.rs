@@ -3,7 +3,8 @@
 use crate::record;
 use controller_api::agent::{HostDesired, HostFacts};
 use controller_api::document::{BundleSpec, DeploymentSpec, SiteSpec};
-use controller_api::rest::{DecisionView, PolicyView, PublisherKey};
+use controller_api::policy::{DecisionView, ShadowView};
+use controller_api::rest::PublisherKey;
 use controller_api::stream::LimitScope;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -72,9 +73,13 @@ pub struct Cluster {
     /// By whose they are.
     pub limits: Table<LimitScope, Limits>,
     /// By name.
-    pub policies: Table<PolicyName, PolicyView>,
+    pub policies: Table<PolicyName, record::Policy>,
     /// By number.
     pub decisions: Table<u64, DecisionView>,
+    /// What candidates would have answered, by the decision's number.
+    pub shadows: Table<u64, ShadowView>,
+    /// Bytes of the inputs that are kept, by the decision's number. They themselves stay in the store.
+    pub inputs: BTreeMap<u64, usize>,
     /// By id.
     pub tokens: Table<String, record::Token>,
     /// By id.
@@ -128,7 +133,23 @@ impl Cluster {
             "holds" => set(&mut self.holds, owned(name)?, value, revision),
             "limits" => set(&mut self.limits, name.parse()?, value, revision),
             "policies" => set(&mut self.policies, name.parse()?, value, revision),
-            "decisions" => set(&mut self.decisions, name.parse()?, value, revision),
+            "decisions" => {
+                let number = name.parse()?;
+                set(&mut self.decisions, number, value, revision)?;
+                if let Some(decision) = self.decisions.get_mut(&number) {
+                    complete(&mut decision.value);
+                }
+                Ok(())
+            }
+            "shadows" => set(&mut self.shadows, name.parse()?, value, revision),
+            "inputs" => {
+                let number = name.parse()?;
+                match value {
+                    Some(bytes) => drop(self.inputs.insert(number, bytes.len())),
+                    None => drop(self.inputs.remove(&number)),
+                }
+                Ok(())
+            }
             "tokens" => set(&mut self.tokens, name.to_owned(), value, revision),
             "joins" => set(&mut self.joins, name.to_owned(), value, revision),
             _ => Ok(()),
@@ -171,7 +192,30 @@ impl Cluster {
     /// The latest decision about an instance.
     #[must_use]
     pub fn last_decision(&self, id: &InstanceId) -> Option<&DecisionView> {
-        self.decisions.values().rev().find(|decision| decision.instance == *id).map(|stored| &stored.value)
+        self.decisions
+            .values()
+            .rev()
+            .find(|decision| decision.instance.as_ref() == Some(id))
+            .map(|stored| &stored.value)
+    }
+
+    /// The latest decision about a subject, such as `instance/office/gateway`.
+    #[must_use]
+    pub fn last_decision_about(&self, subject: &str) -> Option<&DecisionView> {
+        self.decisions.values().rev().find(|decision| decision.subject == subject).map(|stored| &stored.value)
+    }
+}
+
+/// Records of before there were other kinds say only which instance they are about.
+fn complete(decision: &mut DecisionView) {
+    if let Some(instance) = decision.instance.as_ref().filter(|_| decision.subject.is_empty()) {
+        decision.subject = format!("instance/{instance}");
+    }
+    if decision.outcome.is_empty() {
+        decision.outcome = match &decision.host {
+            Some(host) => format!("{} on {host}", decision.verdict),
+            None => decision.verdict.clone(),
+        };
     }
 }
 

@@ -13,8 +13,8 @@
 //! | `channels/PUBLISHER/APPLIANCE/CHANNEL` | [`Channel`] |
 //! | `publishers/NAME` | `PublisherKey` |
 //! | `images/HEX` | [`Image`] |
-//! | `policies/NAME` | `PolicyView` |
-//! | `decisions/NUMBER` | `DecisionView` |
+//! | `policies/NAME` | [`Policy`] |
+//! | `decisions/NUMBER`, `inputs/NUMBER`, `shadows/NUMBER` | `DecisionView`, what was asked, `ShadowView` |
 //! | `holds/PUBLISHER/APPLIANCE/VERSION` | [`Hold`] |
 //! | `limits/all`, `limits/site/NAME`, `limits/host/NAME` | `Limits` |
 //! | `vias/DEPLOYMENT/MEMBER` | [`Via`] |
@@ -22,6 +22,7 @@
 
 use controller_api::document::ApplianceSpec;
 use controller_api::interpose::{InterpositionPhase, MemberPort};
+use controller_api::policy::{OnFailure, PolicyKind, PolicyRelease};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -238,6 +239,28 @@ pub struct Hold {
     #[serde(default)]
     pub ran: BTreeSet<HostName>,
 }
+
+/// An installed policy. Records of before there were settings hold the name, kind and component only.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Policy {
+    /// What it decides.
+    pub kind: PolicyKind,
+    /// What answers.
+    #[serde(flatten)]
+    pub active: PolicyRelease,
+    /// What happens if it has no answer.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// What answered before, newest first, at most [`EARLIER_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<PolicyRelease>,
+    /// What is asked beside it, without effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<PolicyRelease>,
+}
+
+/// Releases of a policy that can be gone back to.
+pub const EARLIER_MAX: usize = 10;
 
 /// An API token, as a hash.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

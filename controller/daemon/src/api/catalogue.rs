@@ -1,4 +1,4 @@
-//! Publishers, appliances, policies.
+//! Publishers and appliances.
 
 use super::{Body, Named};
 use crate::app::App;
@@ -9,13 +9,11 @@ use crate::{metainfo, policies, reconcile, views};
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use axum::Json;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
-use bytes::Bytes;
 use chassis::clock::unix_ms;
-use controller_api::rest::{ApplianceView, PolicyView, Problem, PublishVersion, PublisherKey, SignedVersion};
+use controller_api::rest::{ApplianceView, Problem, PublishVersion, PublisherKey, SignedVersion};
 use controller_model::{profiles, record};
-use types::{ApplianceRef, Digest, PolicyName, PublisherName};
+use types::{ApplianceRef, Digest, PublisherName};
 
 /// Sizes of an appliance's memory in bytes, and its processors.
 const MEMORY_BYTES: std::ops::RangeInclusive<u64> = 16 << 20..=1 << 40;
@@ -255,54 +253,4 @@ async fn keep(app: &App, image: &Digest, request: &PublishVersion) -> Answer<()>
         })
     })
     .await
-}
-
-/// Installed policies.
-#[utoipa::path(get, path = "/v1/policies", tag = "policies", responses((status = 200, body = Vec<PolicyView>)))]
-pub(crate) async fn policies(State(app): State<App>) -> Json<Vec<PolicyView>> {
-    Json(app.ledger.cluster().policies.values().map(|stored| stored.value.clone()).collect())
-}
-
-/// Installs a policy, or replaces the one of that name from the next decision on.
-#[utoipa::path(put, path = "/v1/policies/{name}", tag = "policies", params(("name" = String, Path)),
-    request_body(content = Vec<u8>, content_type = "application/wasm", description = "a component, at most 32 MiB"),
-    responses((status = 200, body = PolicyView), (status = 422, body = Problem)))]
-pub(crate) async fn put_policy(
-    State(app): State<App>,
-    caller: Caller,
-    Named(name): Named<PolicyName>,
-    body: Result<Bytes, BytesRejection>,
-) -> Answer<Json<PolicyView>> {
-    install(
-        &app,
-        &Act { who: &caller.who, action: "policy-install", object: format!("policy/{name}") },
-        name,
-        body?,
-    )
-    .await
-    .map(Json)
-}
-
-pub(crate) async fn install(app: &App, act: &Act<'_>, name: PolicyName, bytes: Bytes) -> Answer<PolicyView> {
-    let _filing = app.filing.lock().await;
-    let policies = std::sync::Arc::clone(&app.policies);
-    let view = blocking(move || policies.install(&name, &bytes)).await?;
-    let taken = app
-        .ledger
-        .change(act, |cluster| {
-            let mut writes = Writes::default();
-            if cluster.policies.get(&view.name).map(|held| &held.value) != Some(&view) {
-                writes.put(format!("policies/{}", view.name), &view);
-                let message = format!("{} {} installed as {}", view.component, view.version, view.name);
-                writes.event(format!("policy/{}", view.name), "policy-installed", message);
-            }
-            Ok((writes, ()))
-        })
-        .await;
-    if taken.is_err() && !app.ledger.cluster().policies.values().any(|held| held.digest == view.digest) {
-        app.policies.discard(&view.digest);
-    }
-    taken?;
-    app.wake();
-    Ok(view)
 }

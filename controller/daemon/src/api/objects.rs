@@ -203,10 +203,12 @@ pub(crate) async fn decisions(
     Asked(query): Asked<AboutInstance>,
 ) -> Json<Vec<DecisionView>> {
     let cluster = app.ledger.cluster();
-    let wanted = |decision: &DecisionView| query.instance.as_ref().is_none_or(|id| *id == decision.instance);
+    let wanted = |decision: &DecisionView| {
+        query.instance.as_ref().is_none_or(|id| decision.instance.as_ref() == Some(id))
+    };
     let newest =
-        cluster.decisions.values().rev().map(|stored| &stored.value).filter(|decision| wanted(decision));
-    Json(newest.take(DECISIONS_SHOWN_MAX).cloned().collect())
+        cluster.decisions.iter().rev().filter(|(_, stored)| wanted(stored)).map(|(number, _)| *number);
+    Json(newest.take(DECISIONS_SHOWN_MAX).filter_map(|number| views::decision(&cluster, number)).collect())
 }
 
 /// What answers.

@@ -1,7 +1,8 @@
 //! A small cluster to ask questions of.
 
 use controller_api::agent::HostFacts;
-use controller_api::rest::{Issue, PolicyView};
+use controller_api::policy::{OnFailure, PolicyKind, PolicyOrigin, PolicyRelease};
+use controller_api::rest::Issue;
 use controller_model::apply::{self, Refusal};
 use controller_model::{Cluster, Draft, document, name, record};
 use serde_json::json;
@@ -31,15 +32,23 @@ pub fn catalogue() -> Cluster {
     put_version(&mut draft, "acme/workspace", "1.0.0", &["eth0"], &["home"]);
     put_version(&mut draft, "acme/plain", "1.0.0", &["eth0"], &[]);
     for policy in ["balanced", "packed"] {
-        let view = PolicyView {
-            name: policy.parse().unwrap(),
-            kind: "placement".into(),
-            component: policy.into(),
-            version: "0.1.0".into(),
-            digest: name::digest(policy.as_bytes()),
-            summary: String::new(),
+        let installed = record::Policy {
+            kind: PolicyKind::Placement,
+            active: PolicyRelease {
+                component: policy.into(),
+                version: "0.1.0".into(),
+                digest: name::digest(policy.as_bytes()),
+                summary: String::new(),
+                size_bytes: 1,
+                origin: PolicyOrigin::BuiltIn,
+                since_ms: 1,
+                settings: None,
+            },
+            on_failure: OnFailure::Refuse,
+            earlier: vec![],
+            candidate: None,
         };
-        draft.put(format!("policies/{policy}"), &view);
+        draft.put(format!("policies/{policy}"), &installed);
     }
     draft.cluster
 }

@@ -49,7 +49,7 @@ pub(crate) async fn run(session: &Session, command: &Command) -> Result<ExitCode
                     Some(problem) => Failure::from_problem(problem, place),
                     None => error.into(),
                 })?;
-            note(format_args!("policy {name} is now {} {}", view.component, view.version));
+            note(format_args!("policy {name} is now {} {}", view.active.component, view.active.version));
             output::one(&mut out, &view, session.format, now)?;
         }
     }
