@@ -3,6 +3,7 @@
 use crate::deadline::{self, DeadlinePassed};
 use crate::decision::{LogLevel, LogLine};
 use crate::error::{PolicyError, Refusal};
+use crate::introspection;
 use crate::limits::Limits;
 use crate::placement;
 use crate::runtime::Shared;
@@ -37,6 +38,7 @@ pub(crate) struct Header {
 #[derive(Debug)]
 pub(crate) enum View {
     Placement(placement::View),
+    Introspection(Box<introspection::View>),
 }
 
 /// The data of a call's store.
@@ -94,6 +96,15 @@ impl CallState {
     pub(crate) fn placement(&mut self) -> wasmtime::Result<&mut placement::View> {
         match &mut self.scene()?.view {
             View::Placement(view) => Ok(view),
+            _ => Err(wasmtime::Error::new(Refusal::NotOfItsKind)),
+        }
+    }
+
+    /// The view of a guest; counts as a host call.
+    pub(crate) fn introspection(&mut self) -> wasmtime::Result<&mut introspection::View> {
+        match &mut self.scene()?.view {
+            View::Introspection(view) => Ok(view),
+            _ => Err(wasmtime::Error::new(Refusal::NotOfItsKind)),
         }
     }
 }

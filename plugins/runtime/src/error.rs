@@ -118,7 +118,6 @@ impl From<Declined> for PolicyError {
 pub(crate) enum Refusal {
     #[error("it called an import while it was asked about itself or its settings")]
     NoSceneYet,
-    #[expect(dead_code, reason = "so far one kind has a view")]
     #[error("it called an import that a policy of its kind does not get")]
     NotOfItsKind,
     #[error("too many host calls")]

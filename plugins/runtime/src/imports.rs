@@ -3,6 +3,7 @@
 
 mod cluster;
 mod context;
+mod guest;
 mod log;
 
 use crate::bindings;
@@ -17,5 +18,6 @@ pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     bindings::types::add_to_linker::<_, HasSelf<CallState>>(linker, |state| state)?;
     bindings::context::add_to_linker::<_, HasSelf<CallState>>(linker, |state| state)?;
     bindings::log::add_to_linker::<_, HasSelf<CallState>>(linker, |state| state)?;
+    guest::link(linker)?;
     cluster::link(&mut linker.instance(&format!("collective:policy/cluster@{VERSION}"))?)
 }

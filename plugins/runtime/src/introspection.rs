@@ -4,8 +4,9 @@
 //! and so a call cannot be replayed. Everything else is as for every other kind. Start with [`IntrospectionInput`],
 //! [`Report`] and `views.rs`.
 
-pub(crate) mod access;
+mod access;
 mod answer;
+mod ask;
 #[cfg(test)]
 pub(crate) mod fake;
 mod pages;
@@ -13,10 +14,12 @@ mod search;
 mod views;
 
 pub use access::Grant;
-pub(crate) use answer::check as check_answer;
+pub(crate) use ask::View;
 pub use views::{Disk, Flow, GuestViews, Paging, Region, ViewError};
 
-use crate::placement::Reason;
+use crate::bindings::types::Attribute;
+use crate::decision::Reason;
+use crate::state::State;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use types::Revision;
@@ -55,7 +58,7 @@ pub struct IntrospectionInput {
     pub trigger_attributes: BTreeMap<String, String>,
     /// What it gave back at the call before; empty at the first.
     #[serde(default)]
-    pub state: Vec<u8>,
+    pub state: State,
 }
 
 /// What is known of a guest without looking inside.
@@ -96,17 +99,6 @@ pub enum Trigger {
     BeforeCheckpoint,
 }
 
-impl Trigger {
-    pub(crate) fn code(self) -> u8 {
-        match self {
-            Self::Time => 0,
-            Self::Person => 1,
-            Self::Started => 2,
-            Self::BeforeCheckpoint => 3,
-        }
-    }
-}
-
 /// What a policy saw.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -117,10 +109,7 @@ pub struct Report {
     /// It wants to look again after this time, 100 ..= 86,400,000 ms.
     pub next_call_ms: u64,
     /// For the next call; at most [`STATE_LEN_MAX`] bytes.
-    #[serde(skip)]
-    pub state: Vec<u8>,
-    /// Bytes that it read, searched and hashed.
-    pub bytes_read: u64,
+    pub state: State,
 }
 
 /// Something that should not be so.
@@ -185,8 +174,12 @@ pub struct Evidence {
     pub bytes: Vec<u8>,
 }
 
+pub(crate) fn attributes(all: &BTreeMap<String, String>) -> impl Iterator<Item = Attribute> {
+    all.iter().map(|(key, value)| Attribute { key: key.clone(), value: value.clone() })
+}
+
 /// Which rule of the contract an input breaks, if one.
-pub(crate) fn check_input(input: &IntrospectionInput) -> Result<(), String> {
+fn check_input(input: &IntrospectionInput) -> Result<(), String> {
     let attributes = [
         ("guest.attributes", &input.guest.attributes),
         ("trigger_attributes", &input.trigger_attributes),
@@ -196,8 +189,8 @@ pub(crate) fn check_input(input: &IntrospectionInput) -> Result<(), String> {
             return Err(format!("{name}: {} are more than {ATTRIBUTES_MAX}", attributes.len()));
         }
     }
-    if input.state.len() > STATE_LEN_MAX {
-        return Err(format!("state: {} bytes are more than {STATE_LEN_MAX}", input.state.len()));
+    if input.state.0.len() > STATE_LEN_MAX {
+        return Err(format!("state: {} bytes are more than {STATE_LEN_MAX}", input.state.0.len()));
     }
     if !input.settings.is_null() && !input.settings.is_object() {
         return Err("settings: give an object".to_owned());

@@ -23,13 +23,16 @@
 #![expect(unsafe_code, reason = "compiled code from the cache is mapped; the thread's clock is a C function")]
 
 mod bindings;
+mod breaker;
 mod cache;
 mod call;
 mod canonical;
+mod compiler;
 mod deadline;
 mod decision;
 mod error;
 mod imports;
+pub mod introspection;
 mod kind;
 mod limits;
 mod load;
@@ -38,14 +41,18 @@ pub mod placement;
 mod policy;
 mod reasons;
 mod runtime;
+mod state;
 mod symbols;
 mod world;
 
+pub use breaker::{Breaker, BreakerLimits, BreakerState, LeftAlone};
+pub use compiler::{COMPILE_ARGUMENT, Compiler, compile_child};
 pub use decision::{Decision, LogLevel, LogLine, Reason};
 pub use error::PolicyError;
 pub use kind::{Kind, UnknownKind};
-pub use limits::Limits;
+pub use limits::{CompileLimits, Limits};
 pub use load::LoadError;
 pub use manifest::{Manifest, SettingsIssue};
 pub use policy::Policy;
-pub use runtime::{Runtime, StartError};
+pub use runtime::{Runtime, StartError, component_digest};
+pub use state::State;

@@ -39,7 +39,6 @@ pub(crate) enum World {
     Update(update::UpdatePolicyPre<CallState>),
     #[expect(dead_code, reason = "nobody asks it yet")]
     Checkpoint(checkpoint::CheckpointPolicyPre<CallState>),
-    #[expect(dead_code, reason = "nobody asks it yet")]
     Introspection(introspection::IntrospectionPolicyPre<CallState>),
 }
 

@@ -94,6 +94,7 @@ impl Access {
     }
 
     /// Bytes read, searched and hashed so far.
+    #[cfg(test)]
     pub(crate) fn bytes_used(&self) -> u64 {
         self.bytes_max - self.bytes_left
     }
