@@ -2,7 +2,7 @@
 //!
 //! A policy is a type that implements [`Plugin`] and the trait of its kind ([`PlacementPolicy`], [`UpdatePolicy`],
 //! [`CheckpointPolicy`], [`IntrospectionPolicy`]): plain functions over plain values, tested natively with stand-ins
-//! made of rows ([`Hosts`], [`Fleet`], [`History`]). [`export_placement!`], [`export_update!`],
+//! made of rows ([`Hosts`], [`Fleet`], [`History`]) and parts ([`Still`]). [`export_placement!`], [`export_update!`],
 //! [`export_checkpoint!`] and [`export_introspection!`] turn it into the exports of its world in `collective:policy`
 //! when the crate is compiled for wasm32; on any other target they are empty. Start with [`placement`], and with the
 //! policy `balanced` as an example.
@@ -17,6 +17,7 @@ mod export;
 pub mod instances;
 pub mod introspection;
 pub mod placement;
+mod still;
 pub mod update;
 
 #[cfg(target_arch = "wasm32")]
@@ -27,6 +28,7 @@ pub use context::{Context, Level, Reason};
 pub use instances::{Fleet, Instance, Instances};
 pub use introspection::{Guest, IntrospectionPolicy};
 pub use placement::{Choice, Cluster, Host, Hosts, Placed, PlacementPolicy, Rejection, Request, Verdict};
+pub use still::Still;
 pub use update::UpdatePolicy;
 
 use serde::de::DeserializeOwned;
