@@ -27,7 +27,9 @@ pub use checkpoint::{CheckpointPolicy, Checkpoints, History};
 pub use context::{Context, Level, Reason};
 pub use instances::{Fleet, Instance, Instances};
 pub use introspection::{Guest, IntrospectionPolicy};
-pub use placement::{Choice, Cluster, Host, Hosts, Placed, PlacementPolicy, Rejection, Request, Verdict};
+pub use placement::{
+    Choice, Cluster, Host, Hosts, Placed, PlacementPolicy, Rejection, Request, Row, Verdict,
+};
 pub use still::Still;
 pub use update::UpdatePolicy;
 

@@ -110,3 +110,79 @@ fn settings_out_of_range_are_refused_with_their_path() {
     let paths: Vec<_> = Balanced::check_settings(&settings).into_iter().map(|issue| issue.path).collect();
     assert_eq!(paths, ["/apart", "/site", "/retry_after_ms"]);
 }
+
+fn wishing(attributes: &[(&str, &str)]) -> Request {
+    let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+    Request { attributes: attributes.iter().map(own).collect(), ..request() }
+}
+
+#[test]
+fn avoids_the_members_that_it_wishes_to_be_apart_from_before_all_else() {
+    let full = Host { memory_free_bytes: GIB, cpu_free_milli: 1000, load: 1.0, peers: 1, ..host("b") };
+    let with_rival = Host { rivals: 1, image_cached_bytes: GIB, ..host("a") };
+    let apart = wishing(&[("collective/apart-from", "database")]);
+    assert_eq!(ranking(&apart, vec![with_rival.clone(), full.clone()]), [1, 0]);
+    // Nobody wishes it: the column is not even looked at.
+    assert_eq!(ranking(&request(), vec![with_rival, full]), [0, 1]);
+}
+
+#[test]
+fn a_wished_label_is_required_unless_the_operator_says_otherwise() {
+    let labelled =
+        Host { labels: vec![("disk".into(), "nvme".into())], memory_free_bytes: 2 * GIB, ..host("b") };
+    let hosts = Hosts(vec![host("a"), labelled]);
+    let request = wishing(&[("collective/label/disk", "nvme")]);
+    assert_eq!(ranking(&request, hosts.0.clone()), [1]);
+    let preferred = Settings { labels_required: false, ..Settings::default() };
+    let Verdict::Place(placed) = Balanced::place(&preferred, &request, &hosts, &hosts).unwrap() else {
+        panic!("nothing was placed");
+    };
+    assert_eq!(placed.choices.iter().map(|choice| choice.host).collect::<Vec<_>>(), [1, 0]);
+    assert!(placed.choices[0].reasons.iter().any(|reason| reason.code == "labels"));
+}
+
+#[test]
+fn prefers_attested_hosts_where_the_operator_gives_points_for_it() {
+    let hosts = Hosts(vec![host("a"), Host { attested: true, ..host("b") }]);
+    assert_eq!(ranking(&request(), hosts.0.clone())[0], 0);
+    let settings = Settings { attested: 30.0, ..Settings::default() };
+    let Verdict::Place(placed) = Balanced::place(&settings, &request(), &hosts, &hosts).unwrap() else {
+        panic!("nothing was placed");
+    };
+    assert_eq!(placed.choices[0].host, 1);
+}
+
+#[test]
+fn a_short_list_is_ranked_as_all_hosts_are() {
+    let hosts: Vec<Host> = (0_u32..40)
+        .map(|n| Host {
+            load: (n % 7) as f32 / 7.0,
+            peers: n % 3,
+            memory_free_bytes: u64::from(1 + n % 8) * GIB,
+            image_cached_bytes: u64::from(n % 2) * GIB,
+            ..host(&format!("h{n:02}"))
+        })
+        .collect();
+    let hosts = Hosts(hosts);
+    let all = Balanced::place(&Settings::default(), &request(), &hosts, &hosts).unwrap();
+    let listed = Settings { candidates_max: 40, ..Settings::default() };
+    assert_eq!(Balanced::place(&listed, &request(), &hosts, &hosts).unwrap(), all);
+    let short = Settings { candidates_max: 5, ..Settings::default() };
+    let Verdict::Place(placed) = Balanced::place(&short, &request(), &hosts, &hosts).unwrap() else {
+        panic!("nothing was placed");
+    };
+    assert!(placed.choices.len() == 5 && placed.choices.iter().all(|choice| choice.host < 5));
+}
+
+#[test]
+fn a_short_list_without_anybody_who_would_do_is_no_reason_to_give_up() {
+    let mut hosts = vec![host("a"), host("b"), host("c")];
+    hosts[2].labels = vec![("disk".into(), "nvme".into())];
+    let hosts = Hosts(hosts);
+    let short = Settings { candidates_max: 1, ..Settings::default() };
+    let request = wishing(&[("collective/label/disk", "nvme")]);
+    let Verdict::Place(placed) = Balanced::place(&short, &request, &hosts, &hosts).unwrap() else {
+        panic!("nothing was placed");
+    };
+    assert_eq!(placed.choices[0].host, 2);
+}

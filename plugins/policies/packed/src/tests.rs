@@ -60,3 +60,20 @@ fn a_spare_share_of_everything_is_refused() {
     let settings = Settings { spare: 1.0, ..Settings::default() };
     assert_eq!(Packed::check_settings(&settings)[0].path, "/spare");
 }
+
+#[test]
+fn a_host_with_an_instance_that_it_wishes_to_avoid_comes_last() {
+    let attributes = vec![("collective/apart-from".to_owned(), "database".to_owned())];
+    let request =
+        Request { vcpus_milli: 1000, memory_bytes: 10, choices_max: 8, attributes, ..Request::default() };
+    let hosts = Hosts(vec![Host { rivals: 1, ..host(10) }, host(100)]);
+    let Verdict::Place(placed) = Packed::place(&Settings::default(), &request, &hosts, &hosts).unwrap()
+    else {
+        panic!("nothing was placed");
+    };
+    assert_eq!(placed.choices.iter().map(|choice| choice.host).collect::<Vec<_>>(), [1, 0]);
+    for choice in placed.choices {
+        let sum: f64 = choice.reasons.iter().map(|reason| reason.weight).sum();
+        assert!((sum - choice.score).abs() < 1e-9, "{choice:?}");
+    }
+}

@@ -20,7 +20,7 @@ pub mod bindings {
 
 use super::bindings::collective::policy::cluster;
 use super::{Declined, Imports, attributes_from, begin, error_to, reasons_to};
-use crate::{Choice, Cluster, PlacementPolicy, Rejection, Request, Verdict};
+use crate::{Choice, Cluster, PlacementPolicy, Rejection, Request, Row, Verdict};
 use bindings::exports::collective::policy::placement as wire;
 
 /// `placement.place`.
@@ -71,6 +71,47 @@ impl Cluster for Imports {
     }
     fn peers(&self) -> Vec<u32> {
         cluster::peers()
+    }
+    fn disk_total_bytes(&self) -> Vec<u64> {
+        cluster::disk_total_bytes()
+    }
+    fn attested(&self) -> Vec<u8> {
+        cluster::attested()
+    }
+    fn labels(&self, key: &str) -> Vec<u32> {
+        cluster::labels(key)
+    }
+    fn rivals(&self) -> Vec<u32> {
+        cluster::rivals()
+    }
+    fn feasible_mask(&self, _request: &Request) -> Vec<u8> {
+        cluster::feasible_mask()
+    }
+    fn feasible(&self, _request: &Request, limit: u32) -> Vec<u32> {
+        cluster::feasible(limit)
+    }
+    fn rows(&self, hosts: &[u32]) -> Vec<Row> {
+        cluster::rows(hosts).into_iter().map(row_from).collect()
+    }
+}
+
+fn row_from(row: cluster::HostRow) -> Row {
+    Row {
+        host: row.host,
+        site: row.site,
+        state: row.state,
+        attested: row.attested,
+        memory_total_bytes: row.memory_total_bytes,
+        memory_free_bytes: row.memory_free_bytes,
+        disk_total_bytes: row.disk_total_bytes,
+        disk_free_bytes: row.disk_free_bytes,
+        cpu_total_milli: row.cpu_total_milli,
+        cpu_free_milli: row.cpu_free_milli,
+        instance_count: row.instance_count,
+        load: row.load,
+        image_cached_bytes: row.image_cached_bytes,
+        peers: row.peers,
+        rivals: row.rivals,
     }
 }
 
