@@ -52,6 +52,15 @@ impl Cli {
         Ok(text)
     }
 
+    /// Runs it to its end, whatever that is: its exit code, and what it printed.
+    pub(crate) async fn answer(&self, arguments: &[&str]) -> anyhow::Result<(i32, String)> {
+        let output = self.command(arguments).output().await.context("start the collective program")?;
+        let code = output.status.code().context("the collective program was killed")?;
+        let (text, problem) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        Ok((code, format!("{text}{problem}")))
+    }
+
     /// Runs it and shows the user what it says as it says it.
     pub(crate) async fn show(&self, arguments: &[&str]) -> anyhow::Result<()> {
         let status = self.command(arguments).status().await.context("start the collective program")?;

@@ -1,41 +1,40 @@
 //! Deletion: what was applied goes from every host.
 
-use super::{FIRST, SECOND, Stage};
+use crate::stage::Stage;
 use anyhow::Context as _;
+use std::path::Path;
 use std::time::Duration;
 
+/// How names of links that netd makes begin: bridges, taps, held taps, tunnels, VLANs, routers' two ends.
+const LINKS: [&str; 7] = ["cb", "ct", "ci", "cx", "cv", "cr", "co"];
+
 impl Stage {
-    /// Deletes what was applied and waits until the hosts hold nothing.
-    pub(super) async fn deletion(&mut self) {
+    /// Deletes what files applied, each with its deployment, and waits until the hosts hold nothing.
+    pub(crate) async fn deletion(&mut self, applied: &[(&Path, &str)]) {
         self.claims.step("collective delete -f");
         let claim = "`collective delete -f` leaves no instance, domain, tap or bridge on any host";
-        let result = self.delete_all().await;
+        let result = self.delete_all(applied).await;
         if let Some((holds, evidence)) = self.claims.attempt(claim, result) {
             self.claims.verify(claim, holds, &evidence);
         }
     }
 
-    async fn delete_all(&self) -> anyhow::Result<(bool, String)> {
-        let branch = self.work.join("branch.yaml");
-        self.cli.run(&["delete", "-f", branch.to_str().context("no UTF-8 name")?]).await?;
-        let bundle = self.arguments.bundle.to_str().context("no UTF-8 name")?;
-        self.cli.run(&["delete", "-f", bundle]).await?;
-        for deployment in [FIRST, SECOND] {
+    async fn delete_all(&self, applied: &[(&Path, &str)]) -> anyhow::Result<(bool, String)> {
+        for (file, _) in applied {
+            self.cli.run(&["delete", "-f", file.to_str().context("no UTF-8 name")?]).await?;
+        }
+        for (_, deployment) in applied {
             let object = format!("deployment/{deployment}");
             self.cli.run(&["wait", &object, "--for", "deleted", "--timeout", "60s"]).await?;
         }
         let until = std::time::Instant::now() + Duration::from_secs(20);
         loop {
             let left = self.on_hosts()?;
-            if left.is_empty() || std::time::Instant::now() > until {
-                return Ok((
-                    left.is_empty(),
-                    if left.is_empty() {
-                        "each host looked at from inside".to_owned()
-                    } else {
-                        left.join(", ")
-                    },
-                ));
+            if left.is_empty() {
+                return Ok((true, "each host looked at from inside".to_owned()));
+            }
+            if std::time::Instant::now() > until {
+                return Ok((false, left.join(", ")));
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -48,7 +47,7 @@ impl Stage {
             let links = part.exec(&["ip", "-o", "link"])?;
             for line in String::from_utf8_lossy(&links.stdout).lines() {
                 let link = line.split(": ").nth(1).unwrap_or_default();
-                if ["cb", "ct", "cx"].iter().any(|ours| link.starts_with(ours)) {
+                if LINKS.iter().any(|ours| link.starts_with(ours)) {
                     left.push(format!("{name}: link {link}"));
                 }
             }

@@ -2,20 +2,24 @@
 //!
 //! Starts a playground, publishes, applies a bundle, waits until it serves, prints the proof and stays up until Ctrl-C.
 //! With `--check` it goes on to verify every claim of the README on the real system (faults included), prints the
-//! figures, writes `bench/demo.json`, and ends; it exits 0 only if every claim held.
+//! figures, writes `bench/demo.json`, and ends; it exits 0 only if every claim held. `--story networks` tells of what
+//! networks do for real guests (NAT, watching, interposing, explaining) in the same way.
 //!
 //! What a user does is done with the user's tool: the `collective` program. What is measured is read from the REST API,
-//! the kernel, and the wire. Start reading at [`scenario`].
+//! the kernel, and the wire. Start reading at [`stage`], then [`scenario`] or [`networks`].
 
 mod claims;
 mod cli;
 mod console;
+mod deletion;
 mod figures;
 mod load;
 mod machine;
+mod networks;
 mod observe;
 mod probe;
 mod scenario;
+mod stage;
 mod wire;
 
 use clap::Parser;
@@ -26,6 +30,9 @@ use std::process::ExitCode;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "collective-demo", version)]
 struct Arguments {
+    /// What to tell.
+    #[arg(long, value_enum, default_value_t = Story::Office)]
+    story: Story,
     /// Verify every claim, print the figures, and end.
     #[arg(long)]
     check: bool,
@@ -35,13 +42,13 @@ struct Arguments {
     /// Folder of `balanced.wasm` and `packed.wasm`.
     #[arg(long, value_name = "DIR")]
     policies: PathBuf,
-    /// Folder with `gateway/` and `workspace/`, each with `appliance.yaml` and `system.raw`.
+    /// Folder with a folder for each appliance of the story, each with `appliance.yaml` and `system.raw`.
     #[arg(long, value_name = "DIR")]
     appliances: PathBuf,
     /// Folder for everything the demo makes; removed at its end.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/collective/playground/demo")]
     state: PathBuf,
-    /// The bundle to apply.
+    /// The bundle to apply, with its deployment.
     #[arg(long, value_name = "FILE", default_value = "examples/office.yaml")]
     bundle: PathBuf,
     /// Folder of the dashboard's sources, for its browser test; without it that claim fails.
@@ -58,10 +65,19 @@ struct Arguments {
     keep_on_failure: bool,
 }
 
+/// The stories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Story {
+    /// The main job: an office that boots from a swarm, behind a gateway.
+    Office,
+    /// What networks do for real guests.
+    Networks,
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match scenario::run(arguments).await {
+    match stage::run(arguments).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -164,3 +164,8 @@ pub(crate) fn port<'a>(instance: &'a InstanceView, network: &str) -> anyhow::Res
         .find(|port| port.network.as_str() == network)
         .with_context(|| format!("{} has no port on {network}", instance.id))
 }
+
+/// The host of an instance, or `no host`.
+pub(crate) fn host(instance: &InstanceView) -> &str {
+    instance.host.as_ref().map_or("no host", |host| host.as_str())
+}

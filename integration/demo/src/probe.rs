@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// Largest answer read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
+/// Where pages are served.
+pub(crate) const HTTP: u16 = 80;
+
 /// Where from and to.
 #[derive(Debug, Clone)]
 pub(crate) struct Office {
@@ -18,14 +21,14 @@ pub(crate) struct Office {
 }
 
 impl Office {
-    /// Requests go from `switch` to `address`, TCP port 80.
+    /// Requests go from `switch` to `address`, TCP port [`HTTP`].
     pub(crate) fn new(switch: Part, address: IpAddr) -> Self {
         Self { switch, address }
     }
 
     /// The body of an answer with status 200.
     pub(crate) async fn get(&self, path: &str, patience: Duration) -> anyhow::Result<String> {
-        get(&self.switch, self.address, path, patience).await
+        get(&self.switch, SocketAddr::new(self.address, HTTP), path, patience).await
     }
 
     /// Asks again and again until an answer comes; the answer and when it came, in milliseconds since 1970.
@@ -47,20 +50,25 @@ impl Office {
     }
 }
 
-/// One HTTP GET of port 80 from inside a box.
-pub(crate) async fn get(from: &Part, to: IpAddr, path: &str, patience: Duration) -> anyhow::Result<String> {
+/// One HTTP GET from inside a box.
+pub(crate) async fn get(
+    from: &Part,
+    to: SocketAddr,
+    path: &str,
+    patience: Duration,
+) -> anyhow::Result<String> {
     let (from, path) = (from.clone(), path.to_owned());
-    tokio::task::spawn_blocking(move || {
-        let stream = from
-            .in_namespace(move || TcpStream::connect_timeout(&SocketAddr::new(to, 80), patience))
-            .context("enter the namespace")?
-            .with_context(|| format!("connect to {to} port 80"))?;
-        exchange(stream, to, &path, patience)
-    })
-    .await?
+    tokio::task::spawn_blocking(move || exchange(connect(&from, to, patience)?, to, &path, patience)).await?
 }
 
-fn exchange(mut stream: TcpStream, to: IpAddr, path: &str, patience: Duration) -> anyhow::Result<String> {
+/// A connection from inside a box.
+pub(crate) fn connect(from: &Part, to: SocketAddr, patience: Duration) -> anyhow::Result<TcpStream> {
+    from.in_namespace(move || TcpStream::connect_timeout(&to, patience))
+        .context("enter the namespace")?
+        .with_context(|| format!("connect to {to}"))
+}
+
+fn exchange(mut stream: TcpStream, to: SocketAddr, path: &str, patience: Duration) -> anyhow::Result<String> {
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {to}\r\nConnection: close\r\n\r\n")?;

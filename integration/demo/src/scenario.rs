@@ -1,27 +1,19 @@
-//! The story the demo tells, in order. Each chapter returns what the next needs and verifies its claims on the way.
+//! The story of the office, in order. Each chapter returns what the next needs and verifies its claims on the way.
 
 mod boots;
-mod deletion;
 mod faults;
 mod isolation;
 mod streaming;
 
-use crate::Arguments;
-use crate::claims::Claims;
-use crate::cli::Cli;
-use crate::figures::Figures;
 use crate::machine::Machine;
-use crate::observe::{Api, port};
+use crate::observe::port;
 use crate::probe::Office;
 use crate::say;
+use crate::stage::{BOOT_PATIENCE, Stage};
 use anyhow::Context as _;
 use controller_api::rest::InstanceView;
-use playground::{Config, Playground};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A guest is given this long to serve: TCG on two busy cores is slow.
-const BOOT_PATIENCE: Duration = Duration::from_secs(150);
 /// Between two lines about boots that are waited for.
 const PROGRESS_EVERY: Duration = Duration::from_secs(3);
 /// The deployment of the bundle's own file.
@@ -29,44 +21,16 @@ const FIRST: &str = "office";
 /// The second deployment of the same bundle.
 const SECOND: &str = "branch";
 
-/// Everything the chapters share.
-struct Stage {
-    arguments: Arguments,
-    playground: Playground,
-    cli: Cli,
-    api: Api,
-    claims: Claims,
-    figures: Figures,
-    work: PathBuf,
-}
-
-/// Runs the demo; whether every claim held.
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<bool> {
-    let before = Machine::observe(&arguments.state)?;
-    let work = std::env::temp_dir().join(format!("collective-demo-{}", std::process::id()));
-    std::fs::create_dir_all(&work).with_context(|| format!("make {}", work.display()))?;
-    let result = tokio::select! {
-        result = perform(&arguments, &work, &before) => result,
-        signal = tokio::signal::ctrl_c() => { signal?; say("demo: interrupted"); Ok(false) }
-    };
-    if !matches!(result, Ok(true)) && arguments.keep_on_failure {
-        say(&format!(
-            "demo: left up in {}; remove it with `collective playground down --state {0}`",
-            arguments.state.display()
-        ));
-    } else if arguments.state.exists() {
-        playground::down(&arguments.state).context("take the playground down")?;
+/// Tells it; whether every claim held.
+pub(crate) async fn perform(mut stage: Stage, before: &Machine) -> anyhow::Result<bool> {
+    stage.claims.step("publish two appliances: cut into pieces, hashed, signed, seeded by the origin");
+    for name in ["gateway", "workspace"] {
+        stage.publish(&stage.arguments.appliances.join(name)).await?;
     }
-    std::fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))?;
-    result
-}
-
-async fn perform(arguments: &Arguments, work: &Path, before: &Machine) -> anyhow::Result<bool> {
-    let claims = Claims::new();
-    let mut stage = open(arguments.clone(), work, claims).await?;
     let office = first_deployment(&mut stage).await?;
-    if !arguments.check {
-        return stay_up(&mut stage, &office, before).await;
+    if !stage.arguments.check {
+        let hints = hints(&stage, &office);
+        return stage.stay_up(&hints, before).await;
     }
     stage.dashboard().await;
     let office = stage.boots(office).await?;
@@ -76,29 +40,10 @@ async fn perform(arguments: &Arguments, work: &Path, before: &Machine) -> anyhow
     stage.packing().await;
     stage.kills(&office).await?;
     stage.controller_away(&office).await?;
-    close(stage, before).await
-}
-
-/// Playground up, appliances published.
-async fn open(arguments: Arguments, work: &Path, claims: Claims) -> anyhow::Result<Stage> {
-    claims.step("a playground: two hosts, each with its own libvirt, agent, netd and streamer");
-    let mut config = Config::new("demo", &arguments.binaries, &arguments.policies);
-    config.state_dir.clone_from(&arguments.state);
-    config.port = arguments.port;
-    config.leashed = true;
-    let playground = Playground::up(config, |progress| say(&format!("    {}", progress.text))).await?;
-    let endpoint = playground.endpoint()?;
-    let cli = Cli::new(&arguments.binaries, endpoint.clone(), work);
-    let api = Api::new(endpoint)?;
-    claims.step("publish two appliances: cut into pieces, hashed, signed, seeded by the origin");
-    let origin = playground.switch()?.folders().run().join("streamer.sock");
-    for name in ["gateway", "workspace"] {
-        let folder = arguments.appliances.join(name);
-        let folder = folder.to_str().context("the appliances' folder has no UTF-8 name")?;
-        let socket = origin.to_str().context("the state folder has no UTF-8 name")?;
-        cli.show(&["appliance", "publish", folder, "--streamer", socket, "--channel", "stable"]).await?;
-    }
-    Ok(Stage { arguments, playground, cli, api, claims, figures: Figures::default(), work: work.to_owned() })
+    let branch = stage.work.join("branch.yaml");
+    let bundle = stage.arguments.bundle.clone();
+    stage.deletion(&[(&branch, SECOND), (&bundle, FIRST)]).await;
+    stage.close(before)
 }
 
 /// The first deployment, as it serves.
@@ -225,10 +170,6 @@ impl Stage {
         );
         Ok(text.trim().to_owned())
     }
-
-    fn hosts(&self) -> Vec<String> {
-        (1..=self.playground.host_count()).map(|number| format!("h{number}")).collect()
-    }
 }
 
 /// A reason is `code: text (weight)`; its code.
@@ -236,62 +177,17 @@ fn code(reason: &str) -> &str {
     reason.split(':').next().unwrap_or(reason)
 }
 
-async fn stay_up(stage: &mut Stage, serving: &Serving, before: &Machine) -> anyhow::Result<bool> {
-    let endpoint = stage.api.endpoint().clone();
+/// What to try while it stays up.
+fn hints(stage: &Stage, serving: &Serving) -> [String; 3] {
     let collective = stage.arguments.binaries.join("collective");
-    say("");
-    say(&format!("dashboard   {}", endpoint.url));
-    say(&format!("token       {}", endpoint.token));
-    say(&format!("trust       {}", endpoint.ca_file.display()));
-    say(&format!(
-        "try         export COLLECTIVE_SERVER={} COLLECTIVE_TOKEN={} COLLECTIVE_CA={}",
-        endpoint.url,
-        endpoint.token,
-        endpoint.ca_file.display()
-    ));
-    say(&format!("            {} describe instance {}", collective.display(), serving.workspace.id));
-    say(&format!("            {} console {}", collective.display(), serving.workspace.id));
-    say(&format!(
-        "            {} playground exec switch --state {} -- curl http://{}/",
-        collective.display(),
-        stage.playground.state_dir().display(),
-        serving.office.address
-    ));
-    say("It stays up until Ctrl-C, which leaves nothing behind.");
-    tokio::signal::ctrl_c().await?;
-    say("");
-    stage.claims.step("taking everything down");
-    let state = stage.playground.state_dir().to_owned();
-    playground::down(&state)?;
-    stage.nothing_left(before)?;
-    Ok(stage.claims.finish())
-}
-
-async fn close(mut stage: Stage, before: &Machine) -> anyhow::Result<bool> {
-    stage.deletion().await;
-    if stage.arguments.keep_on_failure && !stage.claims.all_hold() {
-        return Ok(stage.claims.finish());
-    }
-    stage.claims.step("collective playground down");
-    let state = stage.playground.state_dir().to_owned();
-    playground::down(&state)?;
-    stage.nothing_left(before)?;
-    let held = stage.claims.finish();
-    stage.figures.publish(&stage.arguments.figures)?;
-    Ok(held)
-}
-
-impl Stage {
-    fn nothing_left(&mut self, before: &Machine) -> anyhow::Result<()> {
-        let after = Machine::observe(self.playground.state_dir())?;
-        let (added, lost) = (after.added_since(before), after.lost_since(before));
-        let clean = added.is_empty() && lost.is_empty();
-        let evidence = if clean {
-            "links, namespaces, mounts, processes and folders are as before".to_owned()
-        } else {
-            format!("left: {added:?}; lost: {lost:?}")
-        };
-        self.claims.verify("nothing is left behind", clean, &evidence);
-        Ok(())
-    }
+    [
+        format!("{} describe instance {}", collective.display(), serving.workspace.id),
+        format!("{} console {}", collective.display(), serving.workspace.id),
+        format!(
+            "{} playground exec switch --state {} -- curl http://{}/",
+            collective.display(),
+            stage.playground.state_dir().display(),
+            serving.office.address
+        ),
+    ]
 }

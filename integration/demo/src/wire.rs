@@ -3,16 +3,20 @@
 use anyhow::{Context as _, bail};
 use playground::Part;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 /// A count under way.
 #[derive(Debug)]
 pub(crate) struct Count {
     child: Child,
-    output: BufReader<tokio::process::ChildStdout>,
-    errors: BufReader<tokio::process::ChildStderr>,
+    lines: Arc<Mutex<Vec<String>>>,
+    reading: JoinHandle<std::io::Result<()>>,
+    /// Kept open: tcpdump has something to say at its end.
+    _errors: BufReader<tokio::process::ChildStderr>,
 }
 
 impl Count {
@@ -28,7 +32,7 @@ impl Count {
             .kill_on_drop(true)
             .spawn()
             .context("start tcpdump")?;
-        let output = BufReader::new(child.stdout.take().context("tcpdump's output")?);
+        let mut output = BufReader::new(child.stdout.take().context("tcpdump's output")?).lines();
         let mut errors = BufReader::new(child.stderr.take().context("tcpdump's messages")?);
         let mut line = String::new();
         let listening = tokio::time::timeout(Duration::from_secs(10), async {
@@ -42,25 +46,33 @@ impl Count {
         if !listening.await.context("tcpdump did not begin")?? {
             bail!("tcpdump on {link} of {}: {}", part.name(), line.trim());
         }
-        Ok(Self { child, output, errors })
+        let lines = Arc::<Mutex<Vec<String>>>::default();
+        let noted = Arc::clone(&lines);
+        let reading = tokio::spawn(async move {
+            while let Some(line) = output.next_line().await? {
+                // It prints an empty line at its end, and packets of some protocols on several lines.
+                if !line.is_empty() && !line.starts_with('\t') {
+                    noted.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+                }
+            }
+            Ok(())
+        });
+        Ok(Self { child, lines, reading, _errors: errors })
     }
 
-    /// Ends the count (tcpdump prints an empty line then): one line for each frame that matched.
+    /// Frames that matched so far, as far as tcpdump has told.
+    pub(crate) fn so_far(&self) -> usize {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Ends the count: one line for each frame that matched.
     pub(crate) async fn stop(mut self) -> anyhow::Result<Vec<String>> {
         let pid = self.child.id().context("tcpdump ended by itself")?;
         Command::new("kill").args(["-INT", &pid.to_string()]).status().await?;
-        let mut lines = String::new();
-        let mut rest = String::new();
-        let read = async {
-            self.output.read_to_string(&mut lines).await?;
-            self.errors.read_to_string(&mut rest).await
-        };
-        tokio::time::timeout(Duration::from_secs(10), read).await.context("tcpdump did not end")??;
+        tokio::time::timeout(Duration::from_secs(10), &mut self.reading)
+            .await
+            .context("tcpdump did not end")???;
         self.child.wait().await?;
-        Ok(lines
-            .lines()
-            .filter(|line| !line.is_empty() && !line.starts_with('\t'))
-            .map(str::to_owned)
-            .collect())
+        Ok(std::mem::take(&mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }

@@ -3,8 +3,9 @@
 //! The arms are interleaved so that a machine that grows slower slows both. Everything else is the same in both: one
 //! deployment, both appliances at once, the same hosts, fresh overlays, pages of the images in the machine's memory.
 
-use super::streaming::{boot_seconds, host};
+use super::streaming::boot_seconds;
 use super::{BOOT_PATIENCE, FIRST, Serving, Stage};
+use crate::observe::host;
 use anyhow::Context as _;
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! Faults: daemons killed while guests run, and a host that must start its guests without the controller.
 
-use super::streaming::host;
 use super::{BOOT_PATIENCE, Serving, Stage};
+use crate::observe::host;
 use crate::probe;
 use anyhow::Context as _;
 use chassis::clock::unix_ms;
@@ -42,17 +42,6 @@ impl Stage {
             &format!("{} answers, same boot, longest silence {} ms", watched.answers, watched.longest_gap_ms),
         );
         Ok(())
-    }
-
-    async fn kill(&self, place: &str, daemon: &str) -> anyhow::Result<Duration> {
-        let part = self.playground.part(place)?;
-        let began = std::time::Instant::now();
-        let name = daemon.to_owned();
-        let killed = tokio::task::spawn_blocking(move || part.kill9(&name)).await??;
-        self.api.settled(&self.hosts(), unix_ms(), BOOT_PATIENCE).await?;
-        let now = self.playground.part(place)?.daemon(daemon)?;
-        anyhow::ensure!(now != killed, "{daemon} was not started again");
-        Ok(began.elapsed())
     }
 
     /// The controller stopped, a host's guests dead, its agent restarted: they start from what the host has.

@@ -1,14 +1,13 @@
 //! Nothing else can enter: attempts from the site's LAN and from a second deployment, counted on the wire.
 
-use super::streaming::host;
 use super::{FIRST, SECOND, Serving, Stage};
 use crate::console::Console;
-use crate::observe::port;
-use crate::probe;
+use crate::observe::{host, port};
+use crate::probe::{self, HTTP};
 use crate::wire::Count;
 use anyhow::Context as _;
 use controller_api::rest::InstanceView;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 impl Stage {
@@ -47,7 +46,8 @@ impl Stage {
         let at_guest = self.count(&first.workspace, &inner.tap, "src host 10.88.0.1").await?;
         let sent = Count::start(&switch, "site", &format!("dst host {address} and tcp")).await?;
         let before = self.dropped_to_guest(&first.gateway, "outside").await?;
-        let reached = probe::get(&switch, address, "/", Duration::from_secs(4)).await.is_ok();
+        let reached =
+            probe::get(&switch, SocketAddr::new(address, HTTP), "/", Duration::from_secs(4)).await.is_ok();
         let (sent, at_guest) = (sent.stop().await?.len(), at_guest.stop().await?);
         let dropped = self.dropped_until(&first.gateway, "outside", before + sent as u64).await?;
         let undo = switch.exec(&["ip", "route", "del", &address.to_string()])?;
@@ -107,10 +107,6 @@ impl Stage {
     async fn inner_mac(&self, deployment: &str) -> anyhow::Result<String> {
         let gateway = self.api.instance(&format!("{deployment}/gateway")).await?;
         Ok(port(&gateway, "inside")?.mac.to_string())
-    }
-
-    async fn count(&self, instance: &InstanceView, tap: &str, filter: &str) -> anyhow::Result<Count> {
-        Count::start(&self.playground.part(host(instance))?, tap, filter).await
     }
 
     async fn dropped_to_guest(&self, instance: &InstanceView, network: &str) -> anyhow::Result<u64> {
@@ -176,7 +172,7 @@ impl Stage {
         let packed = packed.to_str().context("the policies' folder has no UTF-8 name")?;
         self.cli.run(&["policy", "install", "balanced", packed]).await?;
         self.cli.run(&["delete", "instance", &id]).await?;
-        let after = self.api.ready(&id, Some(&before.incarnation), super::BOOT_PATIENCE).await?;
+        let after = self.api.ready(&id, Some(&before.incarnation), crate::stage::BOOT_PATIENCE).await?;
         let balanced = self.arguments.policies.join("balanced.wasm");
         self.cli.run(&["policy", "install", "balanced", balanced.to_str().context("no UTF-8 name")?]).await?;
         let component = after.placement.as_ref().map(|p| p.component.clone()).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Disks that are still arriving: how much was here when the page answered, and from whom it came.
 
 use super::{SECOND, Serving, Stage};
+use crate::observe::host;
 use anyhow::Context as _;
 use controller_api::rest::InstanceView;
 use std::time::Duration;
@@ -154,11 +155,6 @@ impl Stage {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
-}
-
-/// The host of an instance, or `no host`.
-pub(super) fn host(instance: &InstanceView) -> &str {
-    instance.host.as_ref().map_or("no host", |host| host.as_str())
 }
 
 /// From the start of a guest until it said it serves.
