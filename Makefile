@@ -16,7 +16,7 @@ export PWTEST_CACHE_DIR := $(CACHE)/playwright
 # Where the demo keeps everything it makes; removed at its end.
 STATE  ?= /var/lib/collective/playground/demo
 
-.PHONY: help deps web policies build appliances demo test check unit browser deny fuzz bench-demo bench-streamer bench-netd clean
+.PHONY: help deps web policies build appliances demo demo-networks test check unit browser deny fuzz bench-demo bench-streamer bench-netd clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,11 @@ appliances: ## build the two demo appliances (cached under $(CACHE))
 demo: deps build appliances ## the main job, end to end; CHECK=1 verifies every claim and ends; PORT=N serves elsewhere than 8443
 	@$(BIN)/collective-demo $(if $(CHECK),--check) $(if $(PORT),--port $(PORT)) --binaries $(BIN) --policies $(CARGO_TARGET_DIR)/policies \
 	  --appliances $(CACHE)/appliances --state $(STATE) --web web
+
+demo-networks: deps build ## networks with real guests: NAT, watching, explaining, interposing; CHECK=1 and PORT=N as for demo
+	@integration/appliances/build.sh --out $(CACHE)/appliances --cache $(CACHE)/debs station wire
+	@$(BIN)/collective-demo --story networks $(if $(CHECK),--check) $(if $(PORT),--port $(PORT)) --binaries $(BIN) --policies $(CARGO_TARGET_DIR)/policies \
+	  --appliances $(CACHE)/appliances --state $(STATE) --bundle integration/demo/networks.yaml --figures bench/networks.json
 
 check: ## format, lints, structure
 	@echo "check: rustfmt"; cargo fmt --all --check
