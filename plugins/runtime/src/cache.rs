@@ -12,8 +12,12 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 use types::Digest;
 use wasmtime::Engine;
+
+/// Bytes of compiled code that are kept: some hundred small policies, or a dozen interpreters.
+const KEPT_BYTES_MAX: u64 = 512 << 20;
 
 const KEY_FILE: &str = "key";
 const KEY_LEN: usize = 32;
@@ -84,6 +88,9 @@ impl Cache {
             return None;
         }
         bytes.drain(..TAG_LEN);
+        // What is used stays longest. A clock that cannot be set costs only that.
+        let _ =
+            File::options().append(true).open(&path).and_then(|file| file.set_modified(SystemTime::now()));
         Some(bytes)
     }
 
@@ -99,7 +106,31 @@ impl Cache {
             // It may never have come to be.
             let _ = fs::remove_file(&temporary);
         }
-        written
+        written?;
+        self.prune(KEPT_BYTES_MAX)
+    }
+
+    /// Removes the code that was not used for longest until the rest is within `bytes_max`. What is removed is compiled
+    /// again when it is wanted.
+    fn prune(&self, bytes_max: u64) -> io::Result<()> {
+        let mut kept = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            if entry.path().extension().is_some_and(|end| end == "cwasm") {
+                let found = entry.metadata()?;
+                kept.push((found.modified()?, found.len(), entry.path()));
+            }
+        }
+        kept.sort_unstable();
+        let mut sum: u64 = kept.iter().map(|(_, len, _)| len).sum();
+        for (_, len, path) in kept {
+            if sum <= bytes_max {
+                break;
+            }
+            fs::remove_file(path)?;
+            sum -= len;
+        }
+        Ok(())
     }
 
     fn path(&self, name: &Digest) -> PathBuf {
@@ -199,6 +230,23 @@ mod tests {
             fs::write(cache.path(&digest(1)), &good[..position]).unwrap();
             assert_eq!(cache.get(&digest(1)), None);
         }
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path()).unwrap();
+        for byte in 1..=3 {
+            cache.put(&digest(byte), &[byte; 100]).unwrap();
+            let file = File::options().append(true).open(cache.path(&digest(byte))).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(byte.into())).unwrap();
+        }
+        assert!(cache.get(&digest(1)).is_some());
+        cache.prune(300).unwrap();
+        assert_eq!(cache.get(&digest(2)), None);
+        assert!(cache.get(&digest(1)).is_some() && cache.get(&digest(3)).is_some());
+        cache.prune(0).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "only the key is left");
     }
 
     #[test]

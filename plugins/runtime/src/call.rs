@@ -1,13 +1,16 @@
 //! One call of a policy: what it may see, what it has used, why it failed.
 
+use crate::checkpoint::{self, CheckpointsView};
 use crate::deadline::{self, DeadlinePassed};
 use crate::decision::{LogLevel, LogLine};
 use crate::error::{PolicyError, Refusal};
+use crate::instances::InstancesView;
 use crate::introspection;
 use crate::limits::Limits;
 use crate::placement;
 use crate::runtime::Shared;
 use crate::symbols::Symbols;
+use crate::update;
 use crate::world::Exports;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +41,8 @@ pub(crate) struct Header {
 #[derive(Debug)]
 pub(crate) enum View {
     Placement(placement::View),
+    Update(Box<update::View>),
+    Checkpoint(Box<checkpoint::View>),
     Introspection(Box<introspection::View>),
 }
 
@@ -96,6 +101,23 @@ impl CallState {
     pub(crate) fn placement(&mut self) -> wasmtime::Result<&mut placement::View> {
         match &mut self.scene()?.view {
             View::Placement(view) => Ok(view),
+            _ => Err(wasmtime::Error::new(Refusal::NotOfItsKind)),
+        }
+    }
+
+    /// The instances of a rollout or of a deployment; counts as a host call.
+    pub(crate) fn instances(&mut self) -> wasmtime::Result<&InstancesView> {
+        match &self.scene()?.view {
+            View::Update(view) => Ok(&view.instances),
+            View::Checkpoint(view) => Ok(&view.instances),
+            _ => Err(wasmtime::Error::new(Refusal::NotOfItsKind)),
+        }
+    }
+
+    /// The checkpoints of a deployment; counts as a host call.
+    pub(crate) fn checkpoints(&mut self) -> wasmtime::Result<&CheckpointsView> {
+        match &self.scene()?.view {
+            View::Checkpoint(view) => Ok(&view.checkpoints),
             _ => Err(wasmtime::Error::new(Refusal::NotOfItsKind)),
         }
     }

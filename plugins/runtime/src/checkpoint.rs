@@ -1,7 +1,12 @@
 //! The decision when a deployment's checkpoints are taken and which are dropped: what a checkpoint policy is given,
 //! and what it may answer.
 
-use crate::decision::Reason;
+mod answer;
+mod ask;
+
+pub(crate) use ask::{CheckpointsView, View};
+
+use crate::decision::{self, Reason};
 use crate::instances::InstanceColumns;
 use crate::state::State;
 use serde::{Deserialize, Serialize};
@@ -142,6 +147,9 @@ pub struct CheckpointColumns {
     /// What is known of their worth.
     pub verified: Vec<Verified>,
 }
+
+/// A plan and what it came from.
+pub type Decision = decision::Decision<CheckpointPlan>;
 
 /// What the policy says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,9 +1,11 @@
 //! The functions a policy may call, one file for each interface. All are linked once; which of them a component may
 //! import is decided when it is loaded, by its kind.
 
+mod checkpoints;
 mod cluster;
 mod context;
 mod guest;
+mod instances;
 mod log;
 
 use crate::bindings;
@@ -19,5 +21,7 @@ pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     bindings::context::add_to_linker::<_, HasSelf<CallState>>(linker, |state| state)?;
     bindings::log::add_to_linker::<_, HasSelf<CallState>>(linker, |state| state)?;
     guest::link(linker)?;
+    instances::link(&mut linker.instance(&format!("collective:policy/instances@{VERSION}"))?)?;
+    checkpoints::link(&mut linker.instance(&format!("collective:policy/checkpoints@{VERSION}"))?)?;
     cluster::link(&mut linker.instance(&format!("collective:policy/cluster@{VERSION}"))?)
 }

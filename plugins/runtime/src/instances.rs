@@ -1,5 +1,9 @@
 //! Instances as columns: what update and checkpoint policies are told of them.
 
+mod view;
+
+pub(crate) use view::{InstancesView, check, check_numbers, check_settings};
+
 use serde::{Deserialize, Serialize};
 
 /// Most instances of one input.

@@ -22,6 +22,34 @@ pub struct Limits {
     pub log_lines_max: usize,
     /// Calls at the same time, of all policies of a runtime.
     pub calls_max: u32,
+    /// What compiling may use, where it has a process of its own.
+    pub compile: CompileLimits,
+}
+
+/// What compiling a component may use in a process of its own. The defaults let interpreters of 18 MB through.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CompileLimits {
+    /// Address space, bytes.
+    pub memory_bytes_max: usize,
+    /// Processor time, seconds, over all threads. By the wall clock it may take four times as long.
+    pub cpu_s: u64,
+    /// Size of the code, bytes.
+    pub code_bytes_max: usize,
+}
+
+impl CompileLimits {
+    /// Most time by the wall clock, seconds.
+    #[must_use]
+    pub fn wall_s(&self) -> u64 {
+        self.cpu_s.saturating_mul(4)
+    }
+}
+
+impl Default for CompileLimits {
+    fn default() -> Self {
+        Self { memory_bytes_max: 4 << 30, cpu_s: 60, code_bytes_max: 128 << 20 }
+    }
 }
 
 impl Default for Limits {
@@ -35,6 +63,7 @@ impl Default for Limits {
             log_bytes_max: 16 << 10,
             log_lines_max: 256,
             calls_max: 16,
+            compile: CompileLimits::default(),
         }
     }
 }

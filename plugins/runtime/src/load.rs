@@ -44,6 +44,18 @@ pub enum LoadError {
         /// What the engine says.
         detail: String,
     },
+    /// Compiling it takes more than it may.
+    #[error("the component is too costly to compile: {detail}")]
+    TooCostly {
+        /// Which limit.
+        detail: String,
+    },
+    /// There is no compiler.
+    #[error("the component cannot be compiled here: {detail}")]
+    Compiler {
+        /// What is missing.
+        detail: String,
+    },
     /// It speaks another version of the contract.
     #[error("the component uses {name}, this runtime serves versions {TRACK}x: build it against those")]
     OtherVersion {
@@ -120,8 +132,16 @@ pub(crate) fn check_header(bytes: &[u8], bytes_max: usize) -> Result<(), LoadErr
     }
 }
 
+/// What a component turned out to be.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) kind: Kind,
+    /// Names of its imports.
+    pub(crate) imports: Vec<String>,
+}
+
 /// Compares the component's imports and exports with the contract, by name, and says of which kind it is.
-pub(crate) fn check_world(engine: &Engine, component: &Component) -> Result<Kind, LoadError> {
+pub(crate) fn check_world(engine: &Engine, component: &Component) -> Result<Known, LoadError> {
     let world = component.component_type();
     let imports: Vec<String> = world.imports(engine).map(|(name, _)| name.to_owned()).collect();
     let exports: Vec<String> = world.exports(engine).map(|(name, _)| name.to_owned()).collect();
@@ -152,7 +172,8 @@ pub(crate) fn check_world(engine: &Engine, component: &Component) -> Result<Kind
     if !exported(PLUGIN) {
         return Err(wrong(PLUGIN));
     }
-    kind.ok_or_else(|| wrong("placement, update, checkpoint or introspection"))
+    let kind = kind.ok_or_else(|| wrong("placement, update, checkpoint or introspection"))?;
+    Ok(Known { kind, imports })
 }
 
 /// Interface and version of a name of our package.

@@ -21,6 +21,7 @@ pub struct Policy {
     shared: Arc<Shared>,
     digest: Digest,
     manifest: Manifest,
+    imports: Vec<String>,
     default_settings: Arc<str>,
     about: AboutPre<CallState>,
     world: World,
@@ -56,17 +57,25 @@ impl Policy {
         component: &Component,
         digest: Digest,
     ) -> Result<Self, LoadError> {
-        let kind = load::check_world(&shared.engine, component)?;
+        let known = load::check_world(&shared.engine, component)?;
         let misfit = |error: wasmtime::Error| LoadError::Contract { detail: format!("{error:#}") };
         let linked = shared.linker.instantiate_pre(component).map_err(misfit)?;
         let about = AboutPre::new(linked.clone()).map_err(misfit)?;
-        let world = World::new(kind, linked).map_err(misfit)?;
+        let world = World::new(known.kind, linked).map_err(misfit)?;
         let (described, _) = call::run(shared, &shared.limits, &about, None, |store, policy| {
             policy.collective_policy_plugin().call_describe(store)
         });
         let manifest = manifest::check(described.map_err(LoadError::Describe)?)?;
         let default_settings = manifest.default_settings.to_string().into();
-        let policy = Self { shared: Arc::clone(shared), digest, manifest, default_settings, about, world };
+        let policy = Self {
+            shared: Arc::clone(shared),
+            digest,
+            manifest,
+            imports: known.imports,
+            default_settings,
+            about,
+            world,
+        };
         match policy.validate_settings(&policy.manifest.default_settings) {
             Ok(()) => Ok(policy),
             Err(issues) => Err(LoadError::DefaultSettings { issues }),
@@ -83,6 +92,12 @@ impl Policy {
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// Names of the interfaces it imports, with their versions, as `collective:policy/cluster@0.1.1`.
+    #[must_use]
+    pub fn imports(&self) -> &[String] {
+        &self.imports
     }
 
     /// SHA-256 of its component.

@@ -2,6 +2,7 @@
 
 use crate::cache::{self, Cache, CacheError};
 use crate::call::CallState;
+use crate::compiler::Compiler;
 use crate::deadline::Ticker;
 use crate::imports;
 use crate::limits::Limits;
@@ -52,21 +53,31 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) ticker: Ticker,
     cache: Cache,
+    compiler: Compiler,
 }
 
 impl Runtime {
-    /// Starts the engine. `cache_dir` is made if it is absent; it belongs to this crate and to our user alone.
+    /// Starts the engine with a compiler in this process. `cache_dir` is made if it is absent; it belongs to this crate
+    /// and to our user alone.
     ///
     /// # Errors
     /// The folder or its key is not ours alone or cannot be used, or the engine does not start.
     pub fn new(limits: Limits, cache_dir: &Path) -> Result<Self, StartError> {
+        Self::with_compiler(limits, cache_dir, Compiler::InProcess)
+    }
+
+    /// Starts the engine: what a daemon that compiles components of others does, with [`Compiler::Child`].
+    ///
+    /// # Errors
+    /// As [`Runtime::new`].
+    pub fn with_compiler(limits: Limits, cache_dir: &Path, compiler: Compiler) -> Result<Self, StartError> {
         let refused = |error: wasmtime::Error| StartError::Engine { detail: format!("{error:#}") };
         let cache = Cache::open(cache_dir)?;
         let engine = Engine::new(&config(&limits)).map_err(refused)?;
         let mut linker = Linker::new(&engine);
         imports::link(&mut linker).map_err(refused)?;
         let ticker = Ticker::start(&engine).map_err(StartError::Ticker)?;
-        Ok(Self { shared: Arc::new(Shared { engine, linker, limits, ticker, cache }) })
+        Ok(Self { shared: Arc::new(Shared { engine, linker, limits, ticker, cache, compiler }) })
     }
 
     /// What policies may use.
@@ -83,10 +94,16 @@ impl Runtime {
     /// nonsense about itself.
     pub fn load(&self, bytes: &[u8]) -> Result<Arc<Policy>, LoadError> {
         load::check_header(bytes, self.shared.limits.component_bytes_max)?;
-        let digest = Digest::from_bytes(Sha256::digest(bytes).into());
+        let digest = component_digest(bytes);
         let component = self.shared.component(bytes, &digest)?;
         Policy::new(&self.shared, &component, digest).map(Arc::new)
     }
+}
+
+/// SHA-256 of a component: what it is called by everywhere.
+#[must_use]
+pub fn component_digest(bytes: &[u8]) -> Digest {
+    Digest::from_bytes(Sha256::digest(bytes).into())
 }
 
 impl std::fmt::Debug for Shared {
@@ -108,17 +125,18 @@ impl Shared {
                 }
             }
         }
-        let damaged = |error: wasmtime::Error| LoadError::Damaged { detail: format!("{error:#}") };
-        let component = Component::from_binary(&self.engine, bytes).map_err(damaged)?;
-        let code = component.serialize().map_err(damaged)?;
+        let code = self.compiler.compile(&self.engine, &self.limits, bytes)?;
         if let Err(error) = self.cache.put(&name, &code) {
             tracing::warn!(%digest, %error, "compiled policy is not kept: the next start compiles it again");
         }
-        Ok(component)
+        // SAFETY: the bytes are what the compiler just gave us.
+        let component = unsafe { Component::deserialize(&self.engine, &code) };
+        component.map_err(|error| LoadError::Damaged { detail: format!("{error:#}") })
     }
 }
 
-fn config(limits: &Limits) -> Config {
+/// What shapes code and instances.
+pub(crate) fn config(limits: &Limits) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(limits.calls_max)
         .total_core_instances(limits.calls_max * CORE_INSTANCES_MAX)

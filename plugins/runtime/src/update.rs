@@ -1,7 +1,12 @@
 //! The decision which instances roll to a new version, and when: what an update policy is given, and what it may
 //! answer.
 
-use crate::decision::Reason;
+mod answer;
+mod ask;
+
+pub(crate) use ask::View;
+
+use crate::decision::{self, Reason};
 use crate::instances::InstanceColumns;
 use crate::state::State;
 use serde::{Deserialize, Serialize};
@@ -101,6 +106,9 @@ pub enum RollStatus {
     GivenUp,
 }
 
+/// A plan and what it came from.
+pub type Decision = decision::Decision<UpdatePlan>;
+
 /// What the policy says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UpdatePlan {
@@ -119,10 +127,9 @@ pub struct UpdatePlan {
 pub enum Step {
     /// These instances roll now.
     Proceed {
-        /// At most [`ROLLS_MAX`], each instance once. There is none only if the cut took all.
+        /// At most [`ROLLS_MAX`], each instance once. There is none only if all were cut.
         rolls: Vec<Roll>,
-        /// How many more the policy wanted than the rollout's `unavailable_max` has room for. They were cut from the
-        /// end.
+        /// How many more the policy wanted than the rollout's `unavailable_max` has room for: these do not roll.
         #[serde(default)]
         cut: u32,
     },

@@ -112,6 +112,18 @@ impl Snapshot {
         Arc::new(changed)
     }
 
+    /// The snapshot in which one host has the state of that code, also of one that this version of the contract does not
+    /// know and a later one may: for asking policies about it. A host out of range changes nothing.
+    #[must_use]
+    pub fn with_state_code(&self, host: u32, code: u8) -> Arc<Self> {
+        let mut changed = self.clone();
+        if let Some(state) = Arc::make_mut(&mut changed.states).get_mut(host as usize) {
+            *state = code;
+        }
+        changed.blocks = OnceLock::new();
+        Arc::new(changed)
+    }
+
     /// What a host has left; none if there is no such host.
     #[must_use]
     pub fn free(&self, host: u32) -> Option<HostFree> {
