@@ -35,9 +35,7 @@ exports!(introspection::IntrospectionPolicyPre<CallState> => introspection::Intr
 /// The typed exports, by kind.
 pub(crate) enum World {
     Placement(placement::PlacementPolicyPre<CallState>),
-    #[expect(dead_code, reason = "nobody asks it yet")]
     Update(update::UpdatePolicyPre<CallState>),
-    #[expect(dead_code, reason = "nobody asks it yet")]
     Checkpoint(checkpoint::CheckpointPolicyPre<CallState>),
     Introspection(introspection::IntrospectionPolicyPre<CallState>),
 }
