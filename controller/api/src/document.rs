@@ -3,7 +3,7 @@
 use crate::interpose::InterpositionSpec;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use types::{
     ApplianceRef, BitRate, BundleName, ByteSize, ChannelName, DeploymentName, MemberName, NetworkName,
@@ -200,6 +200,38 @@ pub struct MemberSpec {
     /// More processors than the appliance asks for, 1 to 64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vcpus: Option<u32>,
+    /// Wishes about its host.
+    #[serde(default, skip_serializing_if = "PlacementSpec::is_none")]
+    pub placement: PlacementSpec,
+}
+
+/// What a member wishes of its host. `site` and `attested` are hard limits; the others are the placement policy's to weigh.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlacementSpec {
+    /// Only at this site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<SiteName>,
+    /// Not on the host of these members of the same deployment; it holds both ways.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub apart_from: BTreeSet<MemberName>,
+    /// Only on a host that somebody vouches for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub attested: bool,
+    /// Labels of the host: key and value; at most 16.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// For policies of other makers, `vendor/key` and value; at most 32.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
+}
+
+impl PlacementSpec {
+    /// It wishes nothing.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Where one NIC joins: `inside`, `{network: inside, address: 10.20.0.1}`, or what it watches: `{mirror: inside}`.
@@ -298,6 +330,12 @@ pub struct PoliciesSpec {
     /// Name of an installed placement policy; `balanced` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<PolicyName>,
+    /// Name of an installed update policy; `waves` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<PolicyName>,
+    /// Name of an installed checkpoint policy; `gfs` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<PolicyName>,
 }
 
 /// A bundle, running or meant to run.

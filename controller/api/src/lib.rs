@@ -6,8 +6,10 @@
 
 pub mod agent;
 pub mod document;
+pub mod host;
 pub mod interpose;
 pub mod network;
+pub mod planned;
 pub mod policy;
 pub mod rest;
 pub mod stream;

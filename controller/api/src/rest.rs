@@ -16,6 +16,11 @@
 //! | `GET /v1/policies`; `PUT /v1/policies/{name}` | component bytes, `application/wasm`, at most 32 MiB | [`PolicyView`] |
 //! | `GET /v1/decisions?instance=ID` | | [`DecisionView`], newest first |
 //! | `DELETE /v1/{bundles,deployments,volumes}/...`, `DELETE /v1/hosts/{name}` | | 204 |
+//! | `PUT /v1/hosts/{name}/service` | [`SetService`](crate::host::SetService) | [`HostView`] |
+//! | `POST /v1/hosts/{name}/labels` | [`ChangeLabels`](crate::host::ChangeLabels) | [`HostView`] |
+//! | `PUT`, `DELETE /v1/hosts/{name}/attestation` | [`Attest`](crate::host::Attest) | [`HostView`] |
+//! | `POST /v1/hosts/{name}/evacuation`, `POST /v1/rebalance` | [`AskMoves`](crate::host::AskMoves) | [`MovesView`](crate::host::MovesView): nothing moves |
+//! | `GET /v1/rollouts`, `GET /v1/schedules` | | [`RolloutView`](crate::planned::RolloutView), [`ScheduleView`](crate::planned::ScheduleView) |
 //! | `DELETE /v1/instances/{deployment}/{member}` | | 202: its overlay goes, the deployment makes it anew |
 //! | `POST /v1/tokens/join` | [`JoinTokenRequest`] | [`JoinToken`] |
 //! | `GET /v1/tokens`; `POST /v1/tokens`; `DELETE /v1/tokens/{id}` | [`TokenRequest`] | [`TokenView`], [`NewToken`] |
@@ -42,9 +47,11 @@
 
 use crate::agent::{HostFacts, HostStatus, InstanceState};
 use crate::document::{ApplianceSpec, BundleSpec, DeploymentSpec, SiteSpec};
+use crate::host::{AttestationView, HostService, PlannedPlacement};
 use crate::interpose::InterpositionView;
 pub use crate::policy::{ChoiceView, DecisionView, PolicyView};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use streamer_api::Profile;
 use types::{
@@ -114,6 +121,9 @@ pub struct ApplyResult {
     pub revision: Revision,
     /// In the documents' order.
     pub changes: Vec<AppliedChange>,
+    /// Of a dry run: where the policies would place what has no host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub placements: Vec<PlannedPlacement>,
 }
 
 /// What happened to one document.
@@ -250,6 +260,15 @@ pub struct HostView {
     pub online: bool,
     /// When it was last heard, milliseconds since 1970 UTC.
     pub seen_ms: Option<u64>,
+    /// Whether it takes instances, as people say it.
+    #[serde(default)]
+    pub service: HostService,
+    /// What people say it is, for policies and for members' wishes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Somebody vouches for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<AttestationView>,
     /// What it is.
     pub facts: Option<HostFacts>,
     /// What is on it.
@@ -288,7 +307,7 @@ pub struct ApplianceView {
     /// `publisher/appliance`.
     pub name: ApplianceRef,
     /// Which version each channel points to.
-    pub channels: std::collections::BTreeMap<ChannelName, VersionName>,
+    pub channels: BTreeMap<ChannelName, VersionName>,
     /// Newest last.
     pub versions: Vec<CatalogueVersion>,
 }

@@ -6,8 +6,6 @@
 
 mod placement;
 
-pub(crate) use placement::input as placement_input;
-
 use crate::app::App;
 use crate::ledger::Writes;
 use crate::policies::Policies;

@@ -27,6 +27,7 @@ mod metainfo;
 mod networks;
 mod policies;
 mod problem;
+mod questions;
 mod reconcile;
 mod server;
 mod shadow;

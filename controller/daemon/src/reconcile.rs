@@ -4,10 +4,11 @@ use crate::app::App;
 use crate::decide::{self, Decided, Subject};
 use crate::ledger::Writes;
 use crate::problem::{Answer, Refused};
+use crate::questions;
 use chassis::clock::unix_ms;
 use chassis::reconcile::{Pass, Reconciler};
 use controller_api::rest::{ChoiceView, DecisionView, ProblemCode};
-use controller_model::placement::{self, Question};
+use controller_model::placement::{self, Census, Question};
 use controller_model::{Cluster, Draft, desired, interpose, name, record, streams};
 use plugins_runtime::placement::{PlacementInput, Reason, Rejection, Verdict};
 use std::time::Duration;
@@ -87,10 +88,8 @@ impl Reconcile {
         let unplaced = placement::unplaced(&picture);
         let mut waiting = false;
         for id in unplaced {
-            let Some(question) = placement::question(&picture, &id, &app.live.statuses(), &app.live.online())
-            else {
-                continue;
-            };
+            let census = Census::new(&picture, &app.live.statuses(), &app.live.online());
+            let Some(question) = placement::question(&picture, &census, &id) else { continue };
             let Some(decided) = self.ask(&picture, &question).await? else {
                 waiting = true;
                 continue;
@@ -105,7 +104,7 @@ impl Reconcile {
 
     /// None if the answer is that of the last time: nothing new is to be written down.
     async fn ask(&self, cluster: &Cluster, question: &Question) -> Answer<Option<Decided<PlacementInput>>> {
-        let input = decide::placement_input(question, unix_ms(), self.app.ledger.revision());
+        let input = questions::placement(question, unix_ms(), self.app.ledger.revision());
         let subject = Subject {
             policy: question.policy.clone(),
             name: format!("instance/{}", question.id),

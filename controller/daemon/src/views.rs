@@ -4,6 +4,7 @@ use crate::app::{App, is_ready};
 use crate::live::Seen;
 use crate::networks;
 use controller_api::agent::{InstanceState, InstanceStatus};
+use controller_api::host::AttestationView;
 use controller_api::policy::{DecisionView, OnFailure, PolicyView};
 use controller_api::rest::{
     ApplianceView, BundleView, CatalogueVersion, DeploymentView, HostView, InstanceView, PortView, SiteView,
@@ -13,9 +14,7 @@ use controller_api::stream::{HoldProgress, HoldView};
 use controller_model::cluster::Stored;
 use controller_model::{Cluster, record, streams};
 use std::collections::{BTreeMap, BTreeSet};
-use types::{
-    ApplianceRef, BundleName, DeploymentName, HostName, InstanceId, PolicyName, SiteName, VersionName,
-};
+use types::{ApplianceRef, BundleName, DeploymentName, HostName, InstanceId, PolicyName, SiteName, VersionName};
 
 pub(crate) fn bundle(cluster: &Cluster, name: &BundleName) -> Option<BundleView> {
     let held = cluster.bundles.get(name)?;
@@ -144,6 +143,13 @@ pub(crate) fn host(app: &App, cluster: &Cluster, name: &HostName) -> Option<Host
         name: name.clone(),
         site: held.site.clone(),
         role: held.role.clone(),
+        service: held.service,
+        labels: held.labels.clone(),
+        attestation: held.attested().map(|attestation| AttestationView {
+            note: attestation.note.clone(),
+            who: attestation.who.clone(),
+            at_ms: attestation.at_ms,
+        }),
         online: seen.online,
         seen_ms: (seen.seen_ms > 0).then_some(seen.seen_ms),
         facts: cluster.facts.get(name).map(|facts| facts.value.clone()),

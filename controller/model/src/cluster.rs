@@ -72,6 +72,12 @@ pub struct Cluster {
     pub holds: Table<(ApplianceRef, VersionName), record::Hold>,
     /// By whose they are.
     pub limits: Table<LimitScope, Limits>,
+    /// By id.
+    pub rollouts: Table<String, record::Rollout>,
+    /// By deployment.
+    pub schedules: Table<DeploymentName, record::Schedule>,
+    /// By deployment and name.
+    pub checkpoints: Table<(DeploymentName, String), record::Checkpoint>,
     /// By name.
     pub policies: Table<PolicyName, record::Policy>,
     /// By number.
@@ -132,6 +138,12 @@ impl Cluster {
             "images" => set(&mut self.images, name.to_owned(), value, revision),
             "holds" => set(&mut self.holds, owned(name)?, value, revision),
             "limits" => set(&mut self.limits, name.parse()?, value, revision),
+            "rollouts" => set(&mut self.rollouts, name.to_owned(), value, revision),
+            "schedules" => set(&mut self.schedules, name.parse()?, value, revision),
+            "checkpoints" => {
+                let (deployment, checkpoint) = name.split_once('/').unwrap_or((name, ""));
+                set(&mut self.checkpoints, (deployment.parse()?, checkpoint.to_owned()), value, revision)
+            }
             "policies" => set(&mut self.policies, name.parse()?, value, revision),
             "decisions" => {
                 let number = name.parse()?;

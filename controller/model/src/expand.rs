@@ -39,6 +39,15 @@ pub(crate) fn check(spec: &DeploymentSpec, cluster: &Cluster) -> Vec<Finding> {
         let known = validate::choices(cluster.sites.keys(), "");
         findings.add("spec.site", format!("there are {} sites: {known}", cluster.sites.len()));
     }
+    for (member, wished) in
+        bundle.members.iter().filter_map(|(name, spec)| Some((name, spec.placement.site.as_ref()?)))
+    {
+        if let Some(site) = site.as_ref().filter(|site| *site != wished) {
+            let message =
+                format!("its member {member} wishes site {wished}, and the deployment is at {site}");
+            findings.add("spec.bundle", message);
+        }
+    }
     for (network, spec) in &bundle.networks {
         check_network(network, spec, cluster, site.as_ref(), &mut findings);
     }

@@ -25,7 +25,7 @@ use crate::placement::Observed;
 use crate::validate::{self, Finding, Findings};
 use crate::{expand, name, record, wire};
 use controller_api::agent::{HostStatus, InstanceState};
-use controller_api::document::{BundleSpec, DeploymentSpec, MemberSpec, PortSpec};
+use controller_api::document::{BundleSpec, DeploymentSpec, MemberSpec, PlacementSpec, PortSpec};
 use controller_api::interpose::{InterpositionPhase as Phase, InterpositionSpec, MemberPort};
 use netd_api::{Network, Port};
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,6 +80,7 @@ impl End<'_> {
             volumes: BTreeMap::new(),
             memory: None,
             vcpus: None,
+            placement: PlacementSpec::default(),
         }
     }
 }

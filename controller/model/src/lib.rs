@@ -20,6 +20,7 @@ pub mod diff;
 pub mod document;
 mod draft;
 pub mod expand;
+pub mod host;
 pub mod interpose;
 pub mod name;
 mod network;

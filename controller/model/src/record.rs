@@ -18,10 +18,15 @@
 //! | `holds/PUBLISHER/APPLIANCE/VERSION` | [`Hold`] |
 //! | `limits/all`, `limits/site/NAME`, `limits/host/NAME` | `Limits` |
 //! | `vias/DEPLOYMENT/MEMBER` | [`Via`] |
+//! | `rollouts/PUBLISHER/APPLIANCE/CHANNEL/VERSION/POLICY` | [`Rollout`] |
+//! | `schedules/DEPLOYMENT` | [`Schedule`] |
+//! | `checkpoints/DEPLOYMENT/NAME` | [`Checkpoint`] |
 //! | `tokens/ID`, `joins/ID` | [`Token`], [`Join`] |
 
 use controller_api::document::ApplianceSpec;
+use controller_api::host::HostService;
 use controller_api::interpose::{InterpositionPhase, MemberPort};
+use controller_api::planned::{RollOrder, TakeOrder};
 use controller_api::policy::{OnFailure, PolicyKind, PolicyRelease};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -29,8 +34,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use streamer_api::Prefetch;
 use types::{
-    ApplianceRef, ByteSize, DeploymentName, Digest, HostName, InstanceId, MacAddress, MemberName,
-    NetworkName, PortName, SiteName, VersionName, VolumeName,
+    ApplianceRef, Base64, ByteSize, ChannelName, DeploymentName, Digest, HostName, InstanceId, MacAddress,
+    MemberName, NetworkName, PolicyName, PortName, SiteName, VersionName, VolumeName,
 };
 
 /// One member of a deployment, decided but for where.
@@ -185,6 +190,43 @@ pub struct Host {
     pub certificate: Digest,
     /// Milliseconds since 1970 UTC.
     pub joined_ms: u64,
+    /// Whether it takes instances, as people say it.
+    #[serde(default, skip_serializing_if = "HostService::is_in_service")]
+    pub service: HostService,
+    /// What people say it is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Somebody vouched for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<Attestation>,
+}
+
+impl Host {
+    /// One that has just joined: nobody has said anything of it.
+    #[must_use]
+    pub fn joined(site: SiteName, role: String, certificate: Digest, joined_ms: u64) -> Self {
+        let (service, labels, attestation) = (HostService::default(), BTreeMap::new(), None);
+        Self { site, role, certificate, joined_ms, service, labels, attestation }
+    }
+
+    /// Somebody vouched for it, and it is still the machine with the certificate of then.
+    #[must_use]
+    pub fn attested(&self) -> Option<&Attestation> {
+        self.attestation.as_ref().filter(|attestation| attestation.certificate == self.certificate)
+    }
+}
+
+/// An operator's word for a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attestation {
+    /// The host's certificate at that time.
+    pub certificate: Digest,
+    /// What was looked at, and how.
+    pub note: String,
+    /// `token:<id>`.
+    pub who: String,
+    /// Milliseconds since 1970 UTC.
+    pub at_ms: u64,
 }
 
 /// One version in the catalogue.
@@ -261,6 +303,107 @@ pub struct Policy {
 
 /// Releases of a policy that can be gone back to.
 pub const EARLIER_MAX: usize = 10;
+
+/// A version that replaces others, as its policy left it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// Of which appliance.
+    pub appliance: ApplianceRef,
+    /// The channel that moved.
+    pub channel: ChannelName,
+    /// To this version.
+    pub target: VersionName,
+    /// Who decides.
+    pub policy: PolicyName,
+    /// Milliseconds since 1970 UTC.
+    pub started_ms: u64,
+    /// What the policy wants to be given back.
+    #[serde(default)]
+    pub state: Base64,
+    /// What it last said: a `RolloutView`'s step.
+    pub step: String,
+    /// Why.
+    #[serde(default)]
+    pub reasons: Vec<String>,
+    /// When it is asked again, milliseconds since 1970 UTC; 0: when something changes.
+    pub next_call_ms: u64,
+    /// Every roll it ordered, oldest first.
+    #[serde(default)]
+    pub orders: Vec<RollOrder>,
+    /// The last stored decision.
+    #[serde(default)]
+    pub decision: Option<u64>,
+}
+
+/// What the checkpoint policy of a deployment has planned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Who decides.
+    pub policy: PolicyName,
+    /// When the deployment was first seen running, milliseconds since 1970 UTC.
+    pub created_ms: u64,
+    /// What the policy wants to be given back.
+    #[serde(default)]
+    pub state: Base64,
+    /// When it is asked again, milliseconds since 1970 UTC; 0: when something changes.
+    pub next_call_ms: u64,
+    /// One is to be taken.
+    #[serde(default)]
+    pub take: Option<TakeOrder>,
+    /// These are to be dropped.
+    #[serde(default)]
+    pub discards: BTreeSet<String>,
+    /// Why the policy had no answer.
+    #[serde(default)]
+    pub problem: Option<String>,
+    /// The last stored decision.
+    #[serde(default)]
+    pub decision: Option<u64>,
+}
+
+/// A state of a deployment one can go back to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Milliseconds since 1970 UTC.
+    pub taken_ms: u64,
+    /// Bytes that dropping it alone would free.
+    pub size_bytes: u64,
+    /// It holds the guests' memory.
+    pub with_memory: bool,
+    /// Who wanted it.
+    pub cause: CheckpointCause,
+    /// Somebody forbade to drop it.
+    #[serde(default)]
+    pub pinned: bool,
+    /// Whether it is known to be good.
+    #[serde(default)]
+    pub verified: Verified,
+}
+
+/// Who wanted a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckpointCause {
+    /// The deployment's checkpoint policy.
+    Policy,
+    /// A person.
+    Person,
+    /// An update, to come back to.
+    Update,
+}
+
+/// Whether a checkpoint is known to be good.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verified {
+    /// Nobody tried.
+    #[default]
+    Untried,
+    /// It was restored with success.
+    Good,
+    /// It cannot be restored.
+    Damaged,
+}
 
 /// An API token, as a hash.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

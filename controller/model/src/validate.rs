@@ -3,12 +3,14 @@
 use crate::cluster::Cluster;
 use crate::{access, address, record};
 use controller_api::document::{BundleSpec, GatewaySpec, MemberSpec, PortSpec, SiteSpec};
+use controller_api::policy::PolicyKind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use types::{ApplianceRef, ByteSize, ChannelName, MemberName, NetworkName, PortName, VersionName};
 
 mod network;
 mod port;
+mod wishes;
 
 pub(crate) use port::{Watched, chosen, joined, watched};
 
@@ -138,17 +140,35 @@ pub fn bundle(spec: &BundleSpec, cluster: &Cluster) -> Vec<Finding> {
     }
     addresses(spec, &mut findings);
     gateways(spec, &mut findings);
-    if let Some(policy) = &spec.policies.placement
-        && !cluster.policies.contains_key(policy)
-    {
-        let known = choices(cluster.policies.keys(), "install it with `collective policy install`");
-        findings.add("spec.policies.placement", format!("{policy} is not an installed policy: {known}"));
-    }
+    policies(spec, cluster, &mut findings);
     // A rule that stands on a wrong member or network would only be blamed for their faults.
     if findings.0.is_empty() {
         access::check(spec, &mut findings);
     }
     findings.0
+}
+
+/// Policies have to be there, and to be of the kind that is asked.
+fn policies(spec: &BundleSpec, cluster: &Cluster, findings: &mut Findings) {
+    let named = [
+        (PolicyKind::Placement, &spec.policies.placement),
+        (PolicyKind::Update, &spec.policies.update),
+        (PolicyKind::Checkpoint, &spec.policies.checkpoint),
+    ];
+    for (kind, policy) in named {
+        let Some(policy) = policy else { continue };
+        let of_kind = cluster.policies.iter().filter(|(_, installed)| installed.kind == kind);
+        let known = choices(of_kind.map(|(name, _)| name), "install it with `collective policy install`");
+        let path = format!("spec.policies.{kind}");
+        match cluster.policies.get(policy) {
+            None => findings.add(path, format!("{policy} is not an installed policy: {known}")),
+            Some(installed) if installed.kind != kind => {
+                findings
+                    .add(path, format!("{policy} is a policy of {}, not of {kind}: {known}", installed.kind));
+            }
+            Some(_) => {}
+        }
+    }
 }
 
 fn member(
@@ -174,6 +194,7 @@ fn member(
                 .add(format!("{path}.volumes.{volume}.size"), format!("{} is not 1MiB to 16TiB", size.size));
         }
     }
+    wishes::check(spec, name, &member.placement, findings);
     match resolve(cluster, member) {
         Ok((version, record)) => hardware(&path, member, &version, record, findings),
         Err((field, message)) => findings.add(format!("{path}.{field}"), message),

@@ -6,7 +6,8 @@ mod support;
 
 use controller_api::rest::ChangeAction;
 use controller_model::apply::{self, Refusal};
-use controller_model::{Draft, desired, document, placement, record};
+use controller_model::placement::{self, Census, Observed};
+use controller_model::{Draft, desired, document, record};
 use netd_api::{Direction, Protocol, Uplink};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -145,7 +146,9 @@ fn a_volume_pins_its_instance_and_other_hosts_are_forbidden() {
     draft.delete("placements/office/workspace");
     let id = "office/workspace".parse().unwrap();
     let online = BTreeSet::from(["h1".parse().unwrap(), "h2".parse().unwrap()]);
-    let question = placement::question(&draft.cluster, &id, &BTreeMap::new(), &online).unwrap();
+    let question =
+        placement::question(&draft.cluster, &Census::new(&draft.cluster, &Observed::new(), &online), &id)
+            .unwrap();
     assert_eq!(
         placement::forbidden(&question, &"h1".parse().unwrap()).unwrap(),
         "h1 does not hold the instance's volumes, h2 does"
@@ -153,7 +156,12 @@ fn a_volume_pins_its_instance_and_other_hosts_are_forbidden() {
     assert_eq!(placement::forbidden(&question, &"h2".parse().unwrap()), None);
     assert_eq!(question.candidates[0].memory_free, (1 << 30) - (192 << 20));
     assert_eq!(question.candidates[0].peers, 1);
-    let nobody = placement::question(&draft.cluster, &id, &BTreeMap::new(), &BTreeSet::new()).unwrap();
+    let nobody = placement::question(
+        &draft.cluster,
+        &Census::new(&draft.cluster, &Observed::new(), &BTreeSet::new()),
+        &id,
+    )
+    .unwrap();
     assert_eq!(placement::forbidden(&nobody, &"h2".parse().unwrap()).unwrap(), "h2 is offline");
 }
 

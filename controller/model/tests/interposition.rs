@@ -7,7 +7,7 @@ mod support;
 use controller_api::agent::{HostDesired, HostStatus, InstanceState, InstanceStatus};
 use controller_api::interpose::{InterpositionPhase as Phase, InterpositionSpec, MemberPort};
 use controller_model::apply::Refusal;
-use controller_model::placement::{self, Observed};
+use controller_model::placement::{self, Census, Observed};
 use controller_model::{Cluster, Draft, desired, interpose, reach, record};
 use netd_api::{End, Network, NetworkStatus, Port, PortStatus, Service};
 use proptest::prelude::*;
@@ -66,7 +66,9 @@ fn place(cluster: &Cluster, otherwise: &str) -> Cluster {
     let mut draft = Draft::new(cluster.clone());
     for id in placement::unplaced(&draft.cluster) {
         let online = ["h1".parse().unwrap(), "h2".parse().unwrap()].into();
-        let question = placement::question(&draft.cluster, &id, &Observed::new(), &online).unwrap();
+        let question =
+            placement::question(&draft.cluster, &Census::new(&draft.cluster, &Observed::new(), &online), &id)
+                .unwrap();
         let host = question.pinned.clone().unwrap_or_else(|| otherwise.parse().unwrap());
         assert_eq!(placement::forbidden(&question, &host), None);
         draft.put(record::placement_key(&id), &record::Placement { host, decision: 2 });
@@ -285,14 +287,25 @@ fn a_host_without_room_for_the_proxies_does_not_get_the_guest() {
     let mut draft = Draft::new(cluster);
     draft.delete("placements/office/workspace");
     let online = ["h1".parse().unwrap(), "h2".parse().unwrap()].into();
-    let mut question =
-        placement::question(&draft.cluster, &id("office/workspace"), &Observed::new(), &online).unwrap();
+    let mut question = placement::question(
+        &draft.cluster,
+        &Census::new(&draft.cluster, &Observed::new(), &online),
+        &id("office/workspace"),
+    )
+    .unwrap();
     assert_eq!(question.followers_memory, 192 << 20);
     question.candidates[1].memory_free = 300 << 20;
     let why = placement::forbidden(&question, &"h2".parse().unwrap()).unwrap();
     assert_eq!(why, "h2 has 300MiB of memory free, 384MiB are needed");
     // And the proxy is not asked about before its guest has a host.
-    assert_eq!(placement::question(&draft.cluster, &id(VIA), &Observed::new(), &online), None);
+    assert_eq!(
+        placement::question(
+            &draft.cluster,
+            &Census::new(&draft.cluster, &Observed::new(), &online),
+            &id(VIA)
+        ),
+        None
+    );
 }
 
 #[test]
@@ -433,7 +446,11 @@ fn happens(cluster: Cluster, happening: &Happening) -> Cluster {
             let cluster = settle(&cluster, &Observed::new());
             let mut draft = Draft::new(cluster);
             for id in placement::unplaced(&draft.cluster) {
-                let question = placement::question(&draft.cluster, &id, &Observed::new(), &BTreeSet::new());
+                let question = placement::question(
+                    &draft.cluster,
+                    &Census::new(&draft.cluster, &Observed::new(), &BTreeSet::new()),
+                    &id,
+                );
                 let Some(question) = question else { continue };
                 let host = question.pinned.unwrap_or_else(|| host.parse().unwrap());
                 draft.put(record::placement_key(&id), &record::Placement { host, decision: 5 });

@@ -6,7 +6,8 @@
 mod support;
 
 use controller_api::agent::HostDesired;
-use controller_model::{Cluster, Draft, desired, placement, record};
+use controller_model::placement::{self, Census, Observed};
+use controller_model::{Cluster, Draft, desired, record};
 use netd_api::{Accept, Direction, MirrorFrom, MirrorTo, Network, Port, Protocol, Transport, Uplink};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -377,7 +378,9 @@ fn a_host_whose_link_is_too_small_is_forbidden() {
     draft.put("facts/h1", &facts);
     let online = BTreeSet::from(["h1".parse().unwrap(), "h2".parse().unwrap()]);
     let id = "o/one".parse().unwrap();
-    let question = placement::question(&draft.cluster, &id, &BTreeMap::new(), &online).unwrap();
+    let question =
+        placement::question(&draft.cluster, &Census::new(&draft.cluster, &Observed::new(), &online), &id)
+            .unwrap();
     let why = placement::forbidden(&question, &"h1".parse().unwrap()).unwrap();
     assert!(
         why.starts_with("h1 carries packets of 1449 bytes between hosts, the instance's networks have 1450")

@@ -49,7 +49,8 @@ async fn carry_out(
 ) -> Answer<Json<ApplyResult>> {
     if dry_run {
         let changes = make(&app.ledger.cluster(), &documents)?.changes;
-        return Ok(Json(ApplyResult { revision: app.ledger.revision(), changes }));
+        let placements = Vec::new();
+        return Ok(Json(ApplyResult { revision: app.ledger.revision(), changes, placements }));
     }
     let act = Act { who: &caller.who, action, object: objects(&documents) };
     let (revision, changes) = app
@@ -60,7 +61,7 @@ async fn carry_out(
         })
         .await?;
     app.wake();
-    Ok(Json(ApplyResult { revision, changes }))
+    Ok(Json(ApplyResult { revision, changes, placements: Vec::new() }))
 }
 
 /// Applies documents: all of them or none.

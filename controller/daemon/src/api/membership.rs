@@ -51,12 +51,8 @@ pub(crate) async fn join(
                 )));
             }
             let mut writes = Writes::default();
-            let member = record::Host {
-                site: request.site.clone(),
-                role: join.role.clone(),
-                certificate: digest,
-                joined_ms: unix_ms(),
-            };
+            let member =
+                record::Host::joined(request.site.clone(), join.role.clone(), digest, unix_ms());
             writes.put(format!("hosts/{host}"), &member);
             writes.delete(format!("joins/{join_id}"));
             writes.event(

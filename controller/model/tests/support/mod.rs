@@ -54,12 +54,8 @@ pub fn catalogue() -> Cluster {
 }
 
 pub fn add_host(draft: &mut Draft, host: &str, underlay: &str) {
-    let record = record::Host {
-        site: "main".parse().unwrap(),
-        role: "host".into(),
-        certificate: name::digest(host.as_bytes()),
-        joined_ms: 1,
-    };
+    let certificate = name::digest(host.as_bytes());
+    let record = record::Host::joined("main".parse().unwrap(), "host".into(), certificate, 1);
     draft.put(format!("hosts/{host}"), &record);
     let facts = HostFacts {
         memory_total_bytes: 1 << 30,
