@@ -26,8 +26,7 @@ pub enum Weekday {
 
 impl Weekday {
     /// All, Monday first.
-    pub const ALL: [Self; 7] =
-        [Self::Mon, Self::Tue, Self::Wed, Self::Thu, Self::Fri, Self::Sat, Self::Sun];
+    pub const ALL: [Self; 7] = [Self::Mon, Self::Tue, Self::Wed, Self::Thu, Self::Fri, Self::Sat, Self::Sun];
 
     /// Its name, as in settings.
     #[must_use]
@@ -127,7 +126,8 @@ impl TryFrom<serde_json::Value> for Offsets {
         if let Some(text) = value.as_str() {
             return Ok(Self(vec![(0, offset(text).ok_or_else(wrong)?)]));
         }
-        let list = value.as_array().filter(|list| (1..=OFFSETS_MAX).contains(&list.len())).ok_or_else(wrong)?;
+        let list =
+            value.as_array().filter(|list| (1..=OFFSETS_MAX).contains(&list.len())).ok_or_else(wrong)?;
         let parse = |entry: &serde_json::Value| {
             let fields = entry.as_object().filter(|fields| fields.len() == 2)?;
             let since = instant(fields.get("since")?.as_str()?)?;
@@ -238,7 +238,9 @@ mod tests {
         let local = Offsets::default().local(leap);
         assert_eq!((local.weekday(), local.minute_of_day(), local.year()), (Weekday::Tue, 720, 2028));
         assert_eq!(instant("1970-01-01T00:00:01Z"), Some(1000));
-        for wrong in ["2027-02-29T00:00:00Z", "2027-13-01T00:00:00Z", "2027-01-01T24:00:00Z", "2027-01-01", "x"] {
+        for wrong in
+            ["2027-02-29T00:00:00Z", "2027-13-01T00:00:00Z", "2027-01-01T24:00:00Z", "2027-01-01", "x"]
+        {
             assert_eq!(instant(wrong), None, "{wrong}");
         }
     }
