@@ -15,7 +15,7 @@ use std::process::Command;
 use types::Digest;
 
 /// The policies, by the names of their crates.
-pub const NAMES: [&str; 2] = ["balanced", "packed"];
+pub const NAMES: [&str; 5] = ["balanced", "gfs", "linux-integrity", "packed", "waves"];
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
