@@ -61,6 +61,7 @@ pub(crate) async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Host(host::Command::Join(args)) => host::join(args),
         Command::Host(command) => host::run(&session()?, command).await,
         Command::Token(command) => token::run(&session()?, command).await,
+        Command::Policy(policy::Command::Local(command)) => policy::local::run(global.output, command).await,
         Command::Policy(command) => policy::run(&session()?, command).await,
         Command::Events(args) => events::run(&session()?, args).await,
         Command::Audit(args) => audit::run(&session()?, args).await,

@@ -1,4 +1,19 @@
-//! `policy`: install and list.
+//! `policy`: what an author does here ([`local`]), and what a controller is asked to do.
+
+mod ask;
+mod bench;
+mod check;
+mod component;
+mod guest_file;
+mod inspect;
+mod key;
+pub(crate) mod local;
+mod new;
+mod registry;
+mod sign;
+mod synthetic;
+mod test;
+mod wrap;
 
 use super::{Session, note};
 use crate::failure::Failure;
@@ -14,6 +29,8 @@ const COMPONENT_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Policies: WebAssembly components that decide
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    #[command(flatten)]
+    Local(local::Command),
     /// Check a component and let a name stand for it; running decisions are not disturbed
     Install {
         /// Name that bundles use
@@ -30,6 +47,7 @@ pub(crate) async fn run(session: &Session, command: &Command) -> Result<ExitCode
     let mut out = std::io::stdout();
     let now = chassis::clock::unix_ms();
     match command {
+        Command::Local(command) => return local::run(session.format, command).await,
         Command::List => {
             let policies: Vec<PolicyView> = session.client.policies().await?;
             output::list(&mut out, &policies, session.format, now)?;
