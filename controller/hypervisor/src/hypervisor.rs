@@ -1,9 +1,12 @@
 //! The connection and what can be done over it.
 
 use crate::console::Console;
+use crate::guest_memory::{GuestMemory, MemoryError};
 use crate::machine::{MARK_URI, Machine, Mark, parse_mark};
+use crate::monitor;
 use crate::native::{Connection, ConsoleStream, start_event_loop};
 use crate::pool::Pool;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::broadcast;
@@ -153,6 +156,9 @@ pub enum HypervisorError {
         #[source]
         source: LibvirtError,
     },
+    /// A guest's memory cannot be read.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// No answer in time; the operation may still happen.
     #[error("libvirt did not answer within {} s", CALL_TIMEOUT.as_secs())]
     Timeout,
@@ -319,6 +325,41 @@ impl Hypervisor {
                         name: uuid.to_string(),
                         source,
                     })
+            })
+            .await
+    }
+
+    /// Opens a running domain's memory for reading. It is of this run: open it again after the next start.
+    ///
+    /// # Errors
+    /// [`HypervisorError::Memory`] if it is not to be found.
+    pub async fn guest_memory(&self, uuid: Uuid) -> Result<GuestMemory, HypervisorError> {
+        let ram = monitor::ram(&self.monitor(uuid, "info mtree -f").await?);
+        self.0
+            .call(move |_| {
+                let ram = ram.ok_or(MemoryError::NoMap(uuid))?;
+                Ok(GuestMemory::open(uuid, ram)?)
+            })
+            .await
+    }
+
+    /// Registers of each processor of a running domain, by architectural names in lower case: `cr3`, `rip`,
+    /// `idt.base`, `gs.base`. QEMU's monitor does not tell model-specific ones.
+    ///
+    /// # Errors
+    /// [`HypervisorError`].
+    pub async fn registers(&self, uuid: Uuid) -> Result<Vec<BTreeMap<String, u64>>, HypervisorError> {
+        Ok(monitor::registers(&self.monitor(uuid, "info registers -a").await?))
+    }
+
+    /// What QEMU's monitor answers to a command for people.
+    async fn monitor(&self, uuid: Uuid, command: &'static str) -> Result<String, HypervisorError> {
+        self.0
+            .call(move |connection| {
+                let handle = ours(connection, uuid)?.ok_or(HypervisorError::Absent(uuid))?;
+                handle
+                    .qemu_monitor_command(command, sys::VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
+                    .map_err(|e| refused("ask the monitor of", &uuid.to_string(), e))
             })
             .await
     }

@@ -5,7 +5,8 @@
 //! libvirt: the one place that says *domain*. Everywhere else the word is *instance*.
 //!
 //! What this is: a connection that heals itself ([`Hypervisor`]), typed virtual hardware rendered to libvirt's document
-//! ([`Machine`]), serial consoles as byte streams ([`Console`]), and the probe that says whether KVM works here
+//! ([`Machine`]), serial consoles as byte streams ([`Console`]), a guest's memory and registers ([`GuestMemory`]), and
+//! the probe that says whether KVM works here
 //! ([`probe_accelerator`]). What it is not: it makes no disk, no tap and no decision. Start reading at `hypervisor.rs`.
 //!
 //! Invariants:
@@ -20,8 +21,10 @@
 
 mod accelerator;
 mod console;
+mod guest_memory;
 mod hypervisor;
 mod machine;
+mod monitor;
 mod native;
 mod pool;
 
@@ -29,7 +32,9 @@ pub use accelerator::{
     Accelerator, Kind, QEMU, boot_probe_guest, probe_accelerator, probe_disk, qemu_version,
 };
 pub use console::{Console, ConsoleReader, ConsoleWriter};
+pub use guest_memory::{GuestMemory, MemoryError};
 pub use hypervisor::{Change, Domain, DomainState, Event, Hypervisor, HypervisorError, LibvirtError, Stop};
 pub use machine::{
     Cache, Export, HEALTH_PORT, MARK_URI, Machine, Mark, Nic, VOLUME_NAME_LEN_MAX, VolumeDisk,
 };
+pub use monitor::Ram;
