@@ -4,10 +4,12 @@ mod catalogue;
 mod changes;
 mod console;
 mod documents;
+mod hosts;
 mod interpositions;
 mod membership;
 mod networks;
 mod objects;
+mod planned;
 mod policies;
 mod streams;
 mod tokens;
@@ -81,6 +83,13 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(objects::instance, objects::delete_instance))
         .routes(routes!(objects::hosts))
         .routes(routes!(objects::host, membership::delete_host))
+        .routes(routes!(hosts::put_service))
+        .routes(routes!(hosts::change_labels))
+        .routes(routes!(hosts::attest, hosts::revoke_attestation))
+        .routes(routes!(hosts::evacuation))
+        .routes(routes!(hosts::rebalance))
+        .routes(routes!(planned::rollouts))
+        .routes(routes!(planned::schedules))
         .routes(routes!(objects::sites))
         .routes(routes!(objects::volumes))
         .routes(routes!(objects::delete_volume))

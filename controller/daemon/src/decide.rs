@@ -4,7 +4,9 @@
 //! that is to be kept with it. [`keep`] writes it down together with what follows from it, in one transaction; then
 //! the policy's candidate is asked the same, which nobody waits for. A failure is never an answer.
 
+mod checkpoint;
 mod placement;
+mod update;
 
 use crate::app::App;
 use crate::ledger::Writes;

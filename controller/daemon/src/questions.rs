@@ -1,8 +1,15 @@
 //! The model's questions in the runtime's words.
 
-use controller_model::name;
+use controller_api::planned::OrderStatus;
 use controller_model::placement::{self, Candidate};
+use controller_model::record::{CheckpointCause, Verified};
+use controller_model::standing::{Condition, Standing};
+use controller_model::{checkpoint, name, update};
+use plugins_runtime::State;
+use plugins_runtime::checkpoint::{Cause, Checkpoint, CheckpointInput, Subject, Verified as Proven};
+use plugins_runtime::instances::{Health, Instance, InstanceState};
 use plugins_runtime::placement::{Columns, HostState, PlacementInput, Request};
+use plugins_runtime::update::{OUTCOMES_MAX, Outcome, RollStatus, Rollout, UpdateInput};
 use std::collections::{BTreeMap, BTreeSet};
 use types::Revision;
 
@@ -94,5 +101,116 @@ fn state(state: placement::HostState) -> HostState {
         placement::HostState::Draining => HostState::Draining,
         placement::HostState::Unreachable => HostState::Unreachable,
         placement::HostState::Maintenance => HostState::Maintenance,
+    }
+}
+
+/// What happens next in a rollout.
+pub(crate) fn update(question: &update::Question, now_ms: u64, revision: Revision) -> UpdateInput {
+    // The oldest are of least use.
+    let surplus = question.orders.len().saturating_sub(OUTCOMES_MAX);
+    let outcomes = question.orders.iter().skip(surplus).map(|order| Outcome {
+        instance: order.instance.to_string(),
+        ordered_ms: order.ordered_ms,
+        finished_ms: order.finished_ms,
+        status: match order.status {
+            OrderStatus::Pending => RollStatus::UnderWay,
+            OrderStatus::Succeeded => RollStatus::Succeeded,
+            OrderStatus::Failed => RollStatus::Failed,
+            OrderStatus::Dropped => RollStatus::GivenUp,
+        },
+        detail: String::new(),
+    });
+    UpdateInput {
+        decision_id: String::new(),
+        seed: seed(&question.id),
+        now_ms,
+        revision,
+        settings: serde_json::Value::Null,
+        rollout: Rollout {
+            id: question.id.clone(),
+            appliance: question.appliance.to_string(),
+            channel: question.channel.to_string(),
+            target: question.target.to_string(),
+            started_ms: question.started_ms,
+            unavailable_max: question.unavailable_max,
+            outcomes: outcomes.collect(),
+            attributes: BTreeMap::new(),
+        },
+        instances: question.instances.iter().map(instance).collect(),
+        state: State(question.state.0.clone()),
+    }
+}
+
+/// What happens to a deployment's checkpoints.
+pub(crate) fn checkpoint(
+    question: &checkpoint::Question,
+    now_ms: u64,
+    revision: Revision,
+) -> CheckpointInput {
+    let used = question.checkpoints.iter().fold(0_u64, |sum, (_, held)| sum.saturating_add(held.size_bytes));
+    CheckpointInput {
+        decision_id: String::new(),
+        seed: seed(question.deployment.as_str()),
+        now_ms,
+        revision,
+        settings: serde_json::Value::Null,
+        subject: Subject {
+            deployment: question.deployment.to_string(),
+            created_ms: question.created_ms,
+            used_bytes: used,
+            quota_bytes: 0,
+            attributes: BTreeMap::new(),
+        },
+        instances: question.instances.iter().map(instance).collect(),
+        checkpoints: question.checkpoints.iter().map(kept).collect(),
+        state: State(question.state.0.clone()),
+    }
+}
+
+fn kept((name, held): &(String, controller_model::record::Checkpoint)) -> Checkpoint {
+    Checkpoint {
+        name: name.clone(),
+        taken_ms: held.taken_ms,
+        size_bytes: held.size_bytes,
+        with_memory: held.with_memory,
+        cause: match held.cause {
+            CheckpointCause::Policy => Cause::Policy,
+            CheckpointCause::Person => Cause::Person,
+            CheckpointCause::Update => Cause::Update,
+        },
+        pinned: held.pinned,
+        verified: match held.verified {
+            Verified::Untried => Proven::Never,
+            Verified::Good => Proven::Restored,
+            Verified::Damaged => Proven::Damaged,
+        },
+    }
+}
+
+fn instance(standing: &Standing) -> Instance {
+    let (state, health) = match standing.condition {
+        Condition::Waiting => (InstanceState::Waiting, Health::Unknown),
+        Condition::Starting => (InstanceState::Starting, Health::Unknown),
+        Condition::Booting => (InstanceState::Running, Health::Unknown),
+        Condition::Serving => (InstanceState::Running, Health::Healthy),
+        Condition::Stopped => (InstanceState::Stopped, Health::Unknown),
+        Condition::Failed => (InstanceState::Failed, Health::Unhealthy),
+        Condition::Unreachable => (InstanceState::Unreachable, Health::Unknown),
+    };
+    Instance {
+        name: standing.id.to_string(),
+        deployment: standing.id.deployment.to_string(),
+        member: standing.id.member.to_string(),
+        host: standing.host.as_ref().map(ToString::to_string).unwrap_or_default(),
+        site: standing.site.as_ref().map(ToString::to_string).unwrap_or_default(),
+        appliance: standing.appliance.to_string(),
+        version: standing.version.to_string(),
+        state,
+        health,
+        started_ms: standing.started_ms,
+        memory_bytes: standing.memory_bytes,
+        // Agents do not count what guests write.
+        dirty_bytes: 0,
+        checkpointed_ms: standing.checkpointed_ms,
     }
 }

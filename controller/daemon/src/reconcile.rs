@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::decide::{self, Decided, Subject};
 use crate::ledger::Writes;
 use crate::problem::{Answer, Refused};
-use crate::questions;
+use crate::{planned, questions};
 use chassis::clock::unix_ms;
 use chassis::reconcile::{Pass, Reconciler};
 use controller_api::rest::{ChoiceView, DecisionView, ProblemCode};
@@ -47,7 +47,12 @@ impl Reconciler for Reconcile {
             waiting = true;
             log(&refused);
         }
-        Pass { status: (), retry_after: waiting.then_some(RETRY) }
+        let planned = planned::pass(&self.app).await.unwrap_or_else(|refused| {
+            log(&refused);
+            Some(RETRY)
+        });
+        let retry = waiting.then_some(RETRY);
+        Pass { status: (), retry_after: retry.into_iter().chain(planned).min() }
     }
 }
 
@@ -124,7 +129,7 @@ impl Reconcile {
 }
 
 /// Takes the policy's first choice that breaks no hard limit.
-fn judge(question: &Question, verdict: Verdict, view: &mut DecisionView) {
+pub(crate) fn judge(question: &Question, verdict: Verdict, view: &mut DecisionView) {
     // The choices say it all.
     view.answer = None;
     match verdict {
@@ -151,7 +156,7 @@ fn judge(question: &Question, verdict: Verdict, view: &mut DecisionView) {
     }
 }
 
-fn reason(reason: &Reason) -> String {
+pub(crate) fn reason(reason: &Reason) -> String {
     format!("{}: {} ({:+.3})", reason.code, reason.text, reason.weight)
 }
 

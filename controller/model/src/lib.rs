@@ -13,6 +13,7 @@
 mod access;
 mod address;
 pub mod apply;
+pub mod checkpoint;
 pub mod cluster;
 pub mod config_disk;
 pub mod desired;
@@ -28,7 +29,9 @@ pub mod placement;
 pub mod profiles;
 pub mod reach;
 pub mod record;
+pub mod standing;
 pub mod streams;
+pub mod update;
 pub mod validate;
 pub mod wire;
 mod yaml;

@@ -4,6 +4,7 @@ use super::Asked;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::ledger::{Act, Writes};
+use crate::moves;
 use crate::problem::{Answer, Refused};
 use axum::Json;
 use axum::extract::State;
@@ -48,9 +49,14 @@ async fn carry_out(
     make: impl FnOnce(&Cluster, &[Written]) -> Result<Applied, Refusal> + Send,
 ) -> Answer<Json<ApplyResult>> {
     if dry_run {
-        let changes = make(&app.ledger.cluster(), &documents)?.changes;
-        let placements = Vec::new();
-        return Ok(Json(ApplyResult { revision: app.ledger.revision(), changes, placements }));
+        let before = app.ledger.cluster();
+        let applied = make(&before, &documents)?;
+        let placements = moves::placements(app, &before, applied.draft.cluster).await?;
+        return Ok(Json(ApplyResult {
+            revision: app.ledger.revision(),
+            changes: applied.changes,
+            placements,
+        }));
     }
     let act = Act { who: &caller.who, action, object: objects(&documents) };
     let (revision, changes) = app

@@ -75,6 +75,12 @@ pub fn bound(cluster: &Cluster, id: &InstanceId) -> Option<String> {
     Some(format!("its volumes ({}) lie on {host}", names.join(", ")))
 }
 
+/// The host of the instance that this one follows, if it follows one.
+#[must_use]
+pub fn follows_to(cluster: &Cluster, id: &InstanceId) -> Option<HostName> {
+    interpose::follows(cluster, id).ok()?.map(|(_, host)| host)
+}
+
 /// Instances that a rebalance may ask about: on hosts in reach and bound to none. Those of hosts with the least memory
 /// left come first, and there those that need most.
 #[must_use]

@@ -1,0 +1,245 @@
+//! Rollouts: which there are, when their policy is asked, and what its answer comes to.
+//!
+//! A rollout is a channel's version on its way to the instances that follow the channel under one policy. It begins when
+//! some of them run another version, and is written down with its first answer. Rolls are ordered and not carried out
+//! here: an order ends when its instance runs the version and is healthy for as long as was asked, whoever saw to that.
+//! What is interposed follows no channel.
+
+use crate::cluster::Cluster;
+use crate::record;
+use crate::standing::{self, Condition, Sight, Standing};
+use controller_api::planned::{OrderStatus, RollOrder};
+use std::collections::{BTreeMap, BTreeSet};
+use types::{ApplianceRef, Base64, ChannelName, InstanceId, PolicyName, VersionName};
+
+/// Policy of bundles that name none.
+pub const DEFAULT_POLICY: &str = "waves";
+/// Rollouts kept, the newest ones; those that are under way are kept whatever their number.
+pub const ROLLOUTS_MAX: usize = 200;
+/// The shortest pause between two questions about one rollout, in milliseconds.
+pub const NEXT_CALL_MS_MIN: u64 = 1_000;
+/// Of so many instances of a rollout one may be down at a time; one may in any case.
+const ONE_DOWN_OF: usize = 10;
+/// A version came after it.
+pub const SUPERSEDED: &str = "superseded";
+
+/// One rollout as it is now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Question {
+    /// `publisher/appliance/channel/version/policy`.
+    pub id: String,
+    /// Of which appliance.
+    pub appliance: ApplianceRef,
+    /// The channel that moved.
+    pub channel: ChannelName,
+    /// To this version.
+    pub target: VersionName,
+    /// Who decides.
+    pub policy: PolicyName,
+    /// When it began, milliseconds since 1970 UTC.
+    pub started_ms: u64,
+    /// Most instances that may be down at the same time: a tenth of them, one at least.
+    pub unavailable_max: u32,
+    /// Every instance that follows the channel under this policy, in name order.
+    pub instances: Vec<Standing>,
+    /// Every roll so far, as it stands now.
+    pub orders: Vec<RollOrder>,
+    /// What the policy wants to be given back.
+    pub state: Base64,
+    /// It is to be asked now.
+    pub due: bool,
+}
+
+/// A policy's answer, without what only its own kind can read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// A `RolloutView`'s step.
+    pub step: String,
+    /// Why, for people.
+    pub reasons: Vec<String>,
+    /// Instances that roll, with their soak in milliseconds, and whether a checkpoint is taken first.
+    pub rolls: Vec<(InstanceId, u64, bool)>,
+    /// Ask again after so many milliseconds; 0: when something changes.
+    pub next_call_ms: u64,
+    /// What the policy wants to be given back.
+    pub state: Base64,
+}
+
+/// Which instances follow what, by appliance, channel and policy.
+type Followers = BTreeMap<(ApplianceRef, ChannelName, PolicyName), Vec<InstanceId>>;
+
+fn followers(cluster: &Cluster) -> Followers {
+    let mut followers = Followers::new();
+    for id in cluster.instances.keys().filter(|id| !cluster.vias.contains_key(id)) {
+        let followed = || {
+            let bundle = &cluster.bundles.get(&cluster.deployments.get(&id.deployment)?.bundle)?.value;
+            let member = bundle.members.get(&id.member).filter(|member| member.version.is_none())?;
+            let channel = member.channel.clone().or_else(|| "stable".parse().ok())?;
+            let policy = bundle.policies.update.clone().or_else(|| DEFAULT_POLICY.parse().ok())?;
+            Some((member.appliance.clone(), channel, policy))
+        };
+        if let Some(key) = followed() {
+            followers.entry(key).or_default().push(id.clone());
+        }
+    }
+    followers
+}
+
+/// The instances that follow a channel under a policy.
+#[must_use]
+pub fn following<'a>(
+    cluster: &'a Cluster,
+    appliance: &ApplianceRef,
+    channel: &ChannelName,
+    policy: &PolicyName,
+) -> Vec<&'a record::Instance> {
+    let key = (appliance.clone(), channel.clone(), policy.clone());
+    let ids = followers(cluster).remove(&key).unwrap_or_default();
+    ids.iter().filter_map(|id| cluster.instances.get(id)).map(|stored| &stored.value).collect()
+}
+
+/// Every rollout that there is, in the order of their ids. Of bundles that name no policy there is none as long as the
+/// one that they would have is not installed.
+#[must_use]
+pub fn questions(cluster: &Cluster, sight: Sight<'_>) -> Vec<Question> {
+    let mut questions = Vec::new();
+    for ((appliance, channel, policy), ids) in followers(cluster) {
+        let Some(pointer) = cluster.channels.get(&(appliance.clone(), channel.clone())) else { continue };
+        let (target, since_ms) = (pointer.version.clone(), sight.now_ms);
+        let id = format!("{appliance}/{channel}/{target}/{policy}");
+        let held = cluster.rollouts.get(&id).map(|held| &held.value);
+        let behind = ids.iter().any(|id| cluster.instances.get(id).is_some_and(|i| i.version != target));
+        let absent = policy.as_str() == DEFAULT_POLICY && !cluster.policies.contains_key(&policy);
+        if absent || (!behind && held.is_none_or(|held| is_over(&held.step))) {
+            continue;
+        }
+        let instances: Vec<Standing> = ids.iter().filter_map(|id| standing::of(cluster, id, sight)).collect();
+        let orders: Vec<RollOrder> = held.map(|held| held.orders.clone()).unwrap_or_default();
+        let settled: Vec<RollOrder> =
+            orders.iter().map(|order| settle(order, &target, &instances, sight.now_ms)).collect();
+        questions.push(Question {
+            due: is_due(held, behind, settled != orders, sight.now_ms),
+            started_ms: held.map_or(since_ms, |held| held.started_ms),
+            unavailable_max: u32::try_from((ids.len() / ONE_DOWN_OF).max(1)).unwrap_or(1),
+            state: held.map(|held| held.state.clone()).unwrap_or_default(),
+            orders: settled,
+            instances,
+            id,
+            appliance,
+            channel,
+            target,
+            policy,
+        });
+    }
+    questions
+}
+
+/// Nobody is asked about it any more, unless somebody falls behind again.
+#[must_use]
+pub fn is_over(step: &str) -> bool {
+    matches!(step, "complete" | SUPERSEDED)
+}
+
+fn is_due(held: Option<&record::Rollout>, behind: bool, ended: bool, now_ms: u64) -> bool {
+    let Some(held) = held else { return true };
+    match held.step.as_str() {
+        // Only a person ends these.
+        "halt" | "roll_back" => false,
+        "complete" | SUPERSEDED => behind,
+        _ => ended || now_ms >= held.next_call_ms,
+    }
+}
+
+fn settle(order: &RollOrder, target: &VersionName, instances: &[Standing], now_ms: u64) -> RollOrder {
+    if order.status != OrderStatus::Pending {
+        return order.clone();
+    }
+    let status = match instances.iter().find(|standing| standing.id == order.instance) {
+        None => OrderStatus::Dropped,
+        Some(standing) if standing.version != *target => OrderStatus::Pending,
+        Some(standing) => match standing.condition {
+            Condition::Failed => OrderStatus::Failed,
+            Condition::Serving if now_ms >= standing.ready_ms.saturating_add(order.soak_ms) => {
+                OrderStatus::Succeeded
+            }
+            _ => OrderStatus::Pending,
+        },
+    };
+    let finished_ms = if status == OrderStatus::Pending { 0 } else { now_ms };
+    RollOrder { status, finished_ms, ..order.clone() }
+}
+
+/// The record of a rollout after an answer. Where the answer rolls an instance that has a pending order, that order
+/// stays. One that goes back or is complete drops what is pending.
+#[must_use]
+pub fn answered(question: &Question, answer: Answer, decision: Option<u64>, now_ms: u64) -> record::Rollout {
+    let mut orders = question.orders.clone();
+    let pending = |orders: &[RollOrder], id: &InstanceId| {
+        orders.iter().any(|order| order.status == OrderStatus::Pending && order.instance == *id)
+    };
+    for (instance, soak_ms, checkpoint) in answer.rolls {
+        if !pending(&orders, &instance) {
+            let status = OrderStatus::Pending;
+            orders.push(RollOrder {
+                instance,
+                ordered_ms: now_ms,
+                soak_ms,
+                checkpoint,
+                status,
+                finished_ms: 0,
+            });
+        }
+    }
+    if matches!(answer.step.as_str(), "roll_back" | "complete") {
+        drop_pending(&mut orders, now_ms);
+    }
+    let next_call_ms = match answer.next_call_ms {
+        0 => 0,
+        pause => now_ms.saturating_add(pause.max(NEXT_CALL_MS_MIN)),
+    };
+    record::Rollout {
+        appliance: question.appliance.clone(),
+        channel: question.channel.clone(),
+        target: question.target.clone(),
+        policy: question.policy.clone(),
+        started_ms: question.started_ms,
+        state: answer.state,
+        step: answer.step,
+        reasons: answer.reasons,
+        next_call_ms,
+        orders,
+        decision,
+    }
+}
+
+fn drop_pending(orders: &mut [RollOrder], now_ms: u64) {
+    for order in orders.iter_mut().filter(|order| order.status == OrderStatus::Pending) {
+        (order.status, order.finished_ms) = (OrderStatus::Dropped, now_ms);
+    }
+}
+
+/// Records that are to change because their rollout is none any more, and those that leave: none deletes.
+#[must_use]
+pub fn ended(
+    cluster: &Cluster,
+    questions: &[Question],
+    now_ms: u64,
+) -> Vec<(String, Option<record::Rollout>)> {
+    let present: BTreeSet<&str> = questions.iter().map(|question| question.id.as_str()).collect();
+    let gone = cluster.rollouts.iter().filter(|(id, _)| !present.contains(id.as_str()));
+    let mut over: Vec<(&String, &record::Rollout)> = gone.map(|(id, held)| (id, &held.value)).collect();
+    let mut changes: Vec<_> = over
+        .iter()
+        .filter(|(_, held)| !is_over(&held.step))
+        .map(|(id, held)| {
+            let mut held = (*held).clone();
+            drop_pending(&mut held.orders, now_ms);
+            (held.step, held.next_call_ms) = (SUPERSEDED.to_owned(), 0);
+            ((*id).clone(), Some(held))
+        })
+        .collect();
+    let surplus = cluster.rollouts.len().saturating_sub(ROLLOUTS_MAX);
+    over.sort_by_key(|(_, held)| held.started_ms);
+    changes.extend(over.into_iter().take(surplus).map(|(id, _)| (id.clone(), None)));
+    changes
+}
