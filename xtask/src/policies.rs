@@ -261,7 +261,8 @@ fn stamp_text(inputs: Digest, policies: &[BuiltPolicy]) -> String {
 }
 
 fn componentize(name: &'static str, modules: &Path, out: &Path) -> Result<BuiltPolicy> {
-    let module_path = modules.join(name).with_extension("wasm");
+    // A library has the name of its crate with underscores.
+    let module_path = modules.join(name.replace('-', "_")).with_extension("wasm");
     let module = fs::read(&module_path).with_context(|| format!("cannot read {}", module_path.display()))?;
     let component = wit_component::ComponentEncoder::default()
         .validate(true)
