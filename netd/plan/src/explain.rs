@@ -411,6 +411,10 @@ fn crossing(from: &Party<'_>, to: &Party<'_>) -> (Verdict, String) {
     let Some(outside) = outside else {
         return (Verdict::Pass, format!("both are on bridge {}{}", from.bridge, beyond(to)));
     };
+    if let Some(by) = routed(outside) {
+        let way = if to.port.is_none() { "goes to" } else { "comes in by" };
+        return (Verdict::Pass, format!("{way} {by}; what is beyond it is not netd's to know"));
+    }
     match &outside.link {
         None => (Verdict::Drop, no_uplink(from.network)),
         Some(link) if to.port.is_none() => (
@@ -432,11 +436,28 @@ fn no_uplink(network: &Network) -> String {
     }
 }
 
+/// Its network has subnets of its version of IP, and it is in none of them.
+fn is_beyond(party: &Party<'_>) -> bool {
+    let subnets = &party.network.subnets;
+    let mut same = subnets.iter().filter(|n| n.addr().is_ipv4() == party.address.is_ipv4()).peekable();
+    same.peek().is_some() && !same.any(|net| net.contains(&party.address))
+}
+
+/// The network's router, where it is this one that carries frames to and from an address outside.
+fn routed(outside: &Party<'_>) -> Option<String> {
+    let router = outside.network.router.as_ref().filter(|_| is_beyond(outside))?;
+    let out = router.outside.as_ref()?;
+    if router.elsewhere {
+        let link = outside.link.as_ref()?;
+        return Some(format!("the network's router on another host, by {link}"));
+    }
+    let lends = if out.nat { " and lends its own address there" } else { "" };
+    Some(format!("the network's router {}, which joins the LAN of site {}{lends}", router.link, out.site))
+}
+
 /// Addresses that only a gateway can reach.
 fn beyond(to: &Party<'_>) -> String {
-    let subnets = &to.network.subnets;
-    let mut same_version = subnets.iter().filter(|n| n.addr().is_ipv4() == to.address.is_ipv4()).peekable();
-    if same_version.peek().is_none() || same_version.any(|net| net.contains(&to.address)) {
+    if !is_beyond(to) {
         return String::new();
     }
     format!("; {} is in no subnet of {}: a gateway must carry it on", to.address, to.network.id)

@@ -1,6 +1,6 @@
 use super::*;
 use crate::Host;
-use netd_api::RuleStatus;
+use netd_api::{Outside, Router, RuleStatus};
 use types::Generation;
 
 fn port(id: &str, tap: &str, last: u8, accept: Vec<Accept>) -> Port {
@@ -33,7 +33,11 @@ fn office() -> Desired {
 }
 
 fn ask(desired: &Desired, from: End, to: End, service: Service) -> Result<Explained, Unanswerable> {
-    let host = Host { underlay: Some("192.0.2.1".parse().unwrap()), ..Host::default() };
+    let host = Host {
+        underlay: Some("192.0.2.1".parse().unwrap()),
+        uplinks: [("main".parse().unwrap(), "eth1".to_owned())].into(),
+        ..Host::default()
+    };
     let target = Target::new(desired, &host).unwrap();
     let status = vec![NetworkStatus {
         id: "office/lan".to_owned(),
@@ -138,6 +142,61 @@ fn what_is_not_netds_to_know_is_said() {
         (verdict, why.as_str()),
         (Verdict::Drop, "office/dmz does not leave this host: it has no uplink")
     );
+}
+
+/// A guest's frame to the world was said to leave by the tunnel, though the router stood beside it.
+#[test]
+fn the_networks_own_router_is_named_where_it_carries_frames_on() {
+    let mut desired = office();
+    desired.networks[0].subnets = vec!["10.20.0.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()];
+    let a = || end("office/a/eth0");
+    let mut crossed = |router: Router, to: &str| {
+        desired.networks[0].router = Some(router);
+        let stages = ask(&desired, a(), outside(to), HTTP).unwrap().explanation.stages;
+        (stages[1].why.clone(), stages[3].why.clone())
+    };
+    let router = |nat| Router {
+        link: "crlan".to_owned(),
+        addresses: vec!["10.20.0.1/24".parse().unwrap()],
+        outside: Some(Outside {
+            site: "main".parse().unwrap(),
+            link: "colan".to_owned(),
+            mac: MacAddress([2, 0, 0, 0, 1, 1]),
+            addresses: vec!["10.88.0.100/24".parse().unwrap()],
+            gateways: Vec::new(),
+            nat,
+            published: Vec::new(),
+        }),
+        elsewhere: false,
+        mac: MacAddress([2, 0, 0, 0, 1, 2]),
+        dhcp: None,
+        dns: None,
+        advertises: false,
+    };
+    let beyond = "what is beyond it is not netd's to know";
+    assert_eq!(
+        crossed(router(true), "192.0.2.7"),
+        (
+            format!(
+                "goes to the network's router crlan, which joins the LAN of site main and lends its own address there; {beyond}"
+            ),
+            format!(
+                "comes in by the network's router crlan, which joins the LAN of site main and lends its own address there; {beyond}"
+            ),
+        )
+    );
+    assert!(!crossed(router(false), "192.0.2.7").0.contains("lends"));
+    let elsewhere = Router { elsewhere: true, ..router(true) };
+    assert_eq!(
+        crossed(elsewhere, "192.0.2.7").0,
+        format!("goes to the network's router on another host, by cxcb1; {beyond}")
+    );
+    assert!(
+        crossed(router(true), "10.20.0.99").0.starts_with("leaves by cxcb1"),
+        "a neighbour needs no router"
+    );
+    let serves = Router { outside: None, ..router(true) };
+    assert!(crossed(serves, "192.0.2.7").0.contains("a gateway must carry it on"), "it leads nowhere");
 }
 
 #[test]
