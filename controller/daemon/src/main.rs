@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use controller_daemon::Server;
 use controller_daemon::config::Config;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Decides what should exist, and is the only one people talk to.
 #[derive(Debug, Parser)]
@@ -28,8 +29,15 @@ enum Command {
     Openapi,
 }
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> anyhow::Result<ExitCode> {
+    // It compiles components in a process of its own, which is this program run again.
+    if let Some(code) = plugins_runtime::compile_child() {
+        return Ok(code);
+    }
+    run(&Arguments::parse()).map(|()| ExitCode::SUCCESS)
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(Command::Openapi) = arguments.command {
         return print_openapi();
     }
