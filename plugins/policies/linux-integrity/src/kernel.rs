@@ -23,6 +23,8 @@ const SYMBOLS_BEHIND: u64 = 2 << 20;
 /// Tokens and their index are nearer than this to the digits.
 const NEAR: u64 = 8 << 10;
 const BTF_LEN_MAX: u64 = 24 << 20;
+/// Places that look like digits in a row.
+const PLACES_MAX: u32 = 256;
 /// Bits of CR3 that are an address, without the one that tells a user's tables from the kernel's beside them.
 const ROOTS: u64 = 0x000f_ffff_ffff_f000;
 const USER_ROOT: u64 = 0x1000;
@@ -152,32 +154,33 @@ pub(crate) fn find(guest: &impl Guest) -> Result<(Kernel, Vec<Symbol>), NotFound
     let [cr3, idt] = registers[..] else {
         return Err(NotFound::Missing("registers were asked for and not given".to_owned()));
     };
-    let found = [cr3 & ROOTS & !USER_ROOT, cr3 & ROOTS].into_iter().find_map(|root| {
-        let handler = handlers(guest, root, idt, 1).ok()?.first().copied()?;
-        image(guest, root, handler).map(|(base, physical)| (root, base, physical))
-    });
-    let no_image = || NotFound::Missing("the interrupt table does not lead to a kernel's image".to_owned());
-    let (cr3_root, base, physical) = found.ok_or_else(no_image)?;
-    let len = image_len(guest, physical)?;
-    let places = guest.search(physical, len, &kallsyms::digits(), &[], 256)?;
-    let mut symbols = None;
-    for place in places {
-        if let Some(all) = symbols_at(guest, base, physical, place)? {
-            symbols = Some((all, place));
-            break;
+    // A processor that runs a program may be on tables that show little of the kernel; the kernel's are beside them.
+    let mut missing = "the interrupt table does not lead to a kernel's image";
+    for root in [cr3 & ROOTS & !USER_ROOT, cr3 & ROOTS] {
+        let handler = handlers(guest, root, idt, 1).ok().and_then(|handlers| handlers.first().copied());
+        let Some((base, physical)) = handler.and_then(|handler| image(guest, root, handler)) else {
+            continue;
+        };
+        missing = "the kernel's image holds no symbols (CONFIG_KALLSYMS)";
+        let places =
+            guest.search(physical, image_len(guest, physical)?, &kallsyms::digits(), &[], PLACES_MAX)?;
+        for place in places {
+            if let Some(symbols) = symbols_at(guest, base, physical, place)? {
+                let found = Kernel { base, physical, idt, tokens: place, ..Kernel::default() };
+                return complete(guest, found, symbols);
+            }
         }
     }
-    let no_symbols = || NotFound::Missing("the kernel's image holds no symbols (CONFIG_KALLSYMS)".to_owned());
-    let (all, tokens) = symbols.ok_or_else(no_symbols)?;
-    let mut kernel = Kernel {
-        root: cr3_root,
-        base,
-        physical,
-        symbols: kallsyms::by_name(&all, &WANTED),
-        idt,
-        tokens,
-        ..Kernel::default()
-    };
+    Err(NotFound::Missing(missing.to_owned()))
+}
+
+/// What its symbols and types say of a kernel.
+fn complete(
+    guest: &impl Guest,
+    mut kernel: Kernel,
+    all: Vec<Symbol>,
+) -> Result<(Kernel, Vec<Symbol>), NotFound> {
+    kernel.symbols = kallsyms::by_name(&all, &WANTED);
     kernel.root = kernel.physical_of(kernel.symbol("init_top_pgt")?);
     kernel.banner = banner(guest, &kernel)?;
     kernel.offsets = offsets(guest, &kernel)?;

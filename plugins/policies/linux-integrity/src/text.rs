@@ -127,7 +127,7 @@ pub(crate) fn trampolines(symbols: &[Symbol]) -> impl Iterator<Item = u64> + '_ 
 /// First page, and how many.
 pub(crate) fn pages(kernel: &Kernel, from: &str, to: &str) -> Result<(u64, u32), NotFound> {
     let start = kernel.symbol(from)? / PAGE * PAGE;
-    let len = kernel.symbol(to)?.saturating_sub(start) / PAGE;
+    let len = kernel.symbol(to)?.saturating_sub(start).div_ceil(PAGE);
     Ok((start, u32::try_from(len).unwrap_or(0).min(65_536)))
 }
 
