@@ -16,7 +16,7 @@ export PWTEST_CACHE_DIR := $(CACHE)/playwright
 # Where the demo keeps everything it makes; removed at its end.
 STATE  ?= /var/lib/collective/playground/demo
 
-.PHONY: help deps web policies build appliances demo demo-networks test check unit browser deny fuzz bench-demo bench-streamer bench-netd clean
+.PHONY: help deps web policies build appliances demo demo-networks test check unit browser deny fuzz policy-kit bench-demo bench-streamer bench-netd clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -61,6 +61,10 @@ unit: ## every Rust test and the policies' own
 
 browser: ## the dashboard's own tests, in headless Chromium
 	@cd web && npm test --silent && npm run --silent e2e
+
+policy-kit: ## every template of a policy builds outside of our tree and answers; downloads are kept under $(CACHE)
+	@$(CARGO) build --quiet -p controller-cli
+	@plugins/kit/try.sh $(BIN)/collective $(CACHE)/policy-kit
 
 deny: ## licences, sources and bans of all crates (cargo-deny; installed under the cache at first use)
 	@packaging/deny.sh $(CACHE)/tools

@@ -24,6 +24,7 @@ part build      "${make[@]}" build
 part check      "${make[@]}" check
 part deny       "${make[@]}" deny
 part unit       "${make[@]}" unit
+part policies   "${make[@]}" policy-kit
 part browser    "${make[@]}" browser
 part appliances "${make[@]}" appliances
 part demo       "${make[@]}" demo CHECK=1

@@ -196,7 +196,7 @@ fn verbatim(folder: &Dir<'_>, base: &Path, to: &Path, files: &mut Vec<NewFile>) 
     folder.dirs().for_each(|inner| verbatim(inner, base, to, files));
 }
 
-/// Header and source that lie between C and the canonical ABI.
+/// Header and source that lie between C and the canonical ABI, and an object file that says which world it is.
 fn bindings_for_c(kind: Kind) -> Result<Vec<NewFile>, ScaffoldError> {
     let broken = |detail: String| ScaffoldError::Bindings { detail };
     let (mut resolve, package) = contract::resolve().map_err(broken)?;
@@ -206,12 +206,10 @@ fn bindings_for_c(kind: Kind) -> Result<Vec<NewFile>, ScaffoldError> {
     let mut generated = Files::default();
     let mut generator = wit_bindgen_c::Opts::default().build();
     generator.generate(&mut resolve, world, &mut generated).map_err(|error| broken(error.to_string()))?;
-    // The object file with the world's type is for linkers: `wrap` adds it.
-    let sources = generated.iter().filter(|(name, _)| name.ends_with(".c") || name.ends_with(".h"));
     let file = |(name, bytes): (&str, &[u8])| NewFile {
         path: Path::new("bindings").join(name),
         bytes: bytes.to_vec(),
         executable: false,
     };
-    Ok(sources.map(file).collect())
+    Ok(generated.iter().map(file).collect())
 }

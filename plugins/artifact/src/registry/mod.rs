@@ -230,6 +230,23 @@ pub async fn pull(
     Ok(Pulled { component, signature, manifest: found, annotations })
 }
 
+/// The parsers of strangers' bytes, for fuzzing.
+#[doc(hidden)]
+pub mod strangers {
+    use super::manifest::Wanted;
+
+    /// Reads a manifest; the layer's size if it is one.
+    #[must_use]
+    pub fn manifest(bytes: &[u8]) -> Option<u64> {
+        super::manifest::parse(bytes, Wanted::Component).ok().map(|(layer, _)| layer.size)
+    }
+
+    /// Reads a challenge.
+    pub fn challenge(header: &str) {
+        drop(super::challenge::parse(header));
+    }
+}
+
 fn signature_name(reference: &Reference, component: &Digest) -> String {
     reference.with_tag(manifest::signature_tag(component)).manifest_name()
 }
