@@ -122,7 +122,7 @@ pub(crate) fn processes(hidden: &[Hidden]) -> Vec<Finding> {
         let (missing, shown) = (hidden.missing.join(" and "), hidden.shown.join(" and "));
         let title = format!("process {} ({}) is hidden", process.pid, process.name);
         let mut found = finding(PROCESS, CRITICAL, 0.95, &process.pid.to_string(), title);
-        let text = format!("{shown} shows process {} ({}), {missing} does not", process.pid, process.name);
+        let text = format!("process {} ({}) is in {shown}, and not in {missing}", process.pid, process.name);
         found.evidence = vec![memory(process.address, text, Vec::new())];
         found
     });
