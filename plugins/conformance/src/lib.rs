@@ -4,6 +4,8 @@
 //! and the most hosts, everything full, codes of a later contract, labels that nobody has. Each question is asked twice,
 //! because the same input must give the same answer. The [`Report`] says which claims hold, and what the answers cost.
 //!
+//! [`specimen`] makes policies that misbehave in ways no compiler would; the suite of hostile ones is in `tests`.
+//!
 //! This crate judges no wisdom: a policy that places badly, but as the contract says, passes. It needs nothing but a
 //! [`Runtime`], so that anybody can run it on a component of his own.
 
@@ -11,7 +13,9 @@ mod cases;
 mod checkpoint;
 mod introspection;
 mod placement;
+pub mod questions;
 mod settings;
+pub mod specimen;
 mod update;
 
 use cases::Case;

@@ -63,7 +63,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// A cluster in which hosts differ.
-fn cluster(hosts: usize) -> PlacementInput {
+pub(crate) fn cluster(hosts: usize) -> PlacementInput {
     let each = 0..hosts.min(HOSTS_MAX);
     let number = |row: usize| u32::try_from(row).unwrap_or(0);
     let columns = Columns {
