@@ -16,6 +16,7 @@ use std::io::{self, Read, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -31,6 +32,9 @@ const WORDS_BYTES_MAX: u64 = 4096;
 /// Open files of a child: three pipes, and what the allocator and the clock want.
 const FILES_MAX: u64 = 16;
 
+/// Whether this program, run again with [`COMPILE_ARGUMENT`], is a compiler.
+static BEGAN_WITH_COMPILE_CHILD: AtomicBool = AtomicBool::new(false);
+
 /// Where components are compiled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Compiler {
@@ -45,15 +49,16 @@ pub enum Compiler {
 }
 
 impl Compiler {
-    /// This program, run again. It must call [`compile_child`] first of all.
-    ///
-    /// # Errors
-    /// The system does not say which program this is.
-    pub fn this_program() -> io::Result<Self> {
-        // The link stays right when the program's file is replaced while it runs.
-        let link = PathBuf::from("/proc/self/exe");
-        link.try_exists()?.then_some(()).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Self::Child { program: link })
+    /// This program, run again, if it began with [`compile_child`]; else in this process, as in a test that has a daemon
+    /// inside: run again, it would be the test.
+    #[must_use]
+    pub fn this_program() -> Self {
+        if BEGAN_WITH_COMPILE_CHILD.load(Ordering::Relaxed) {
+            // The link stays right when the program's file is replaced while it runs.
+            Self::Child { program: PathBuf::from("/proc/self/exe") }
+        } else {
+            Self::InProcess
+        }
     }
 
     /// The code of a component, in the form that [`wasmtime::component::Component::deserialize`] takes.
@@ -169,6 +174,7 @@ fn reading_words(pipe: impl Read + Send + 'static) -> io::Result<JoinHandle<io::
 /// first of all in `main`, and return what it gives.
 #[must_use]
 pub fn compile_child() -> Option<ExitCode> {
+    BEGAN_WITH_COMPILE_CHILD.store(true, Ordering::Relaxed);
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next()?.as_os_str() != COMPILE_ARGUMENT {
         return None;

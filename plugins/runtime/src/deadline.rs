@@ -3,6 +3,7 @@
 //! Compiled code looks at the engine's epoch at each loop and function. A thread advances the epoch every
 //! millisecond, but only while calls run: an idle controller is not woken.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,6 +21,10 @@ const WALL_PER_DEADLINE: u32 = 20;
 #[error("the deadline has passed")]
 pub(crate) struct DeadlinePassed;
 
+/// Ticks without a call after which the thread goes to sleep. Calls in a row need not wake it each time: waking a thread
+/// costs more than a small policy.
+const IDLE_TICKS: u32 = 20;
+
 /// The thread that advances the epoch.
 #[derive(Debug)]
 pub(crate) struct Ticker {
@@ -29,32 +34,41 @@ pub(crate) struct Ticker {
 
 #[derive(Debug, Default)]
 struct Shared {
-    state: Mutex<State>,
+    /// Calls under way. Raised before `asleep` is read; `asleep` is raised before this is read: one of the two sides
+    /// sees the other.
+    calls: AtomicUsize,
+    asleep: AtomicBool,
+    stop: Mutex<bool>,
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    calls: usize,
-    stop: bool,
-}
-
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Two plain numbers are right even if a thread died while it held them.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        // A flag is right even if a thread died while it held it.
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tick(&self, engine: &Engine) {
-        let mut state = self.lock();
-        while !state.stop {
-            state = if state.calls == 0 {
-                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
-            } else {
+        let (mut stop, mut idle) = (self.lock(), 0);
+        while !*stop {
+            idle = if self.calls.load(Ordering::SeqCst) == 0 { idle + 1 } else { 0 };
+            stop = if idle < IDLE_TICKS {
                 engine.increment_epoch();
-                self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0
+                self.changed.wait_timeout(stop, TICK).unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                self.sleep(stop)
             };
         }
+    }
+
+    /// Until there is a call. Whoever wakes it takes the lock first, and so comes after the wait has begun.
+    fn sleep<'a>(&self, mut stop: MutexGuard<'a, bool>) -> MutexGuard<'a, bool> {
+        self.asleep.store(true, Ordering::SeqCst);
+        while !*stop && self.calls.load(Ordering::SeqCst) == 0 {
+            stop = self.changed.wait(stop).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.asleep.store(false, Ordering::SeqCst);
+        stop
     }
 }
 
@@ -70,15 +84,18 @@ impl Ticker {
 
     /// Ticks for as long as the answer lives.
     pub(crate) fn call(&self) -> Ticking<'_> {
-        self.shared.lock().calls += 1;
-        self.shared.changed.notify_one();
+        self.shared.calls.fetch_add(1, Ordering::SeqCst);
+        if self.shared.asleep.load(Ordering::SeqCst) {
+            drop(self.shared.lock());
+            self.shared.changed.notify_one();
+        }
         Ticking(&self.shared)
     }
 }
 
 impl Drop for Ticker {
     fn drop(&mut self) {
-        self.shared.lock().stop = true;
+        *self.shared.lock() = true;
         self.shared.changed.notify_one();
         if let Some(thread) = self.thread.take() {
             // A ticker that panicked has nothing to say.
@@ -93,7 +110,7 @@ pub(crate) struct Ticking<'a>(&'a Shared);
 
 impl Drop for Ticking<'_> {
     fn drop(&mut self) {
-        self.0.lock().calls -= 1;
+        self.0.calls.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -114,8 +131,9 @@ fn ticks(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).clamp(1, u64::from(u32::MAX))
 }
 
-/// Processor time of this thread.
-pub(crate) fn thread_time() -> Duration {
+/// Processor time that this thread has used.
+#[must_use]
+pub fn thread_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid place for the answer; the call touches nothing else.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
