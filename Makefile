@@ -16,7 +16,7 @@ export PWTEST_CACHE_DIR := $(CACHE)/playwright
 # Where the demo keeps everything it makes; removed at its end.
 STATE  ?= /var/lib/collective/playground/demo
 
-.PHONY: help deps web policies build appliances demo demo-networks test check unit browser deny fuzz policy-kit bench-demo bench-streamer bench-netd clean
+.PHONY: help deps web policies build appliances demo demo-networks test check unit browser deny fuzz policy-kit bench-demo bench-streamer bench-netd bench-plugins clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -88,6 +88,13 @@ bench-netd: deps ## netd's figures, written to bench/netd.json; ONLY=scale,hosti
 	@echo "bench-netd: release builds (the first takes 5 to 10 minutes on 2 cores)"
 	@$(CARGO) build --release --quiet -p netd-daemon -p bench
 	@$(CARGO_TARGET_DIR)/release/collective-bench netd --netd $(CARGO_TARGET_DIR)/release/collective-netd \
+	  $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(OUT),--out $(OUT))
+
+bench-plugins: deps ## the policies' figures, written to bench/plugins.json; ONLY=call,place,... ROUNDS=N OUT=FILE
+	@echo "bench-plugins: release builds (the first takes 5 to 10 minutes on 2 cores)"
+	@$(MAKE) --no-print-directory policies
+	@$(CARGO) build --release --quiet -p bench
+	@$(CARGO_TARGET_DIR)/release/collective-bench plugins --policies $(CARGO_TARGET_DIR)/policies \
 	  $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(OUT),--out $(OUT))
 
 clean: ## remove what builds made here; caches under $(CACHE) stay

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// What must be reached, and what is aimed at: name, unit, must, aim.
-const BARS: [(&str, &str, f64, f64); 21] = [
+const BARS: [(&str, &str, f64, f64); 30] = [
     ("boot_vs_local_100m", "ratio", 1.25, 1.05),
     ("boot_vs_local_1g", "ratio", 1.25, 1.05),
     ("download_vs_streamed", "ratio", 10.0, 30.0),
@@ -28,6 +28,15 @@ const BARS: [(&str, &str, f64, f64); 21] = [
     ("latency_5000_vs_10_ports", "ratio", 1.2, 1.02),
     ("frames_leaked", "frames", 0.0, 0.0),
     ("splice_outage_ms", "ms", 1000.0, 50.0),
+    ("call_added_us", "us", 40.0, 20.0),
+    ("place_10k_p99_us", "us", 2000.0, 500.0),
+    ("place_10k_prefiltered_p99_us", "us", 200.0, 60.0),
+    ("decisions_per_s", "1/s", 2000.0, 10_000.0),
+    ("decisions_flatness", "ratio", 0.8, 0.97),
+    ("pipe_vs_wasm", "ratio", 3.0, 10.0),
+    ("loop_containment_vs_deadline", "ratio", 2.0, 1.1),
+    ("rss_growth_mb", "MB", 10.0, 0.0),
+    ("scan_vs_memcpy", "ratio", 0.2, 0.6),
 ];
 
 /// One measured figure.

@@ -1,10 +1,10 @@
-//! Figures of the streamer and of netd, measured beside their peers: real daemons, real guests, shaped links.
+//! Figures of the streamer, of netd and of policies, measured beside their peers: real daemons, real guests, shaped links.
 //!
 //! Every daemon runs in a network namespace of its own; links are shaped both ways at a switch that is a namespace too.
 //! The arms of a comparison take turns within each round, and a figure is a median over rounds, never the best of them.
 //! What was a real guest and what a replay is said in each figure's note.
 //!
-//! Start reading at [`netd`] for switches; at [`streamer`] for disks, then [`lab`] (what the arms stand on) and one arm, such as [`arms::boot`].
+//! Start reading at [`netd`] for switches; at [`plugins`] for policies; at [`streamer`] for disks, then [`lab`] (what the arms stand on) and one arm, such as [`arms::boot`].
 //!
 //! Invariants:
 //! - No link is ever made in the machine's own network namespace: namespaces exist as open files of this process, so
@@ -19,6 +19,7 @@ mod leash;
 mod nbd;
 mod netd;
 mod network;
+mod plugins;
 mod profile;
 mod recording;
 mod replay;
@@ -29,7 +30,7 @@ use clap::{Parser, Subcommand};
 use std::io::Write as _;
 use std::process::ExitCode;
 
-/// Measures Collective's streamer and netd on this machine. Needs root, QEMU, qemu-utils, nbdkit, fio, rsync, iperf3.
+/// Measures Collective's streamer, netd and policies on this machine. Needs root, QEMU, qemu-utils, nbdkit, fio, rsync, iperf3.
 #[derive(Debug, Parser)]
 #[command(name = "collective-bench", version)]
 struct Arguments {
@@ -43,6 +44,11 @@ enum Command {
     Streamer(streamer::Arguments),
     /// Measure netd; prints `figure NAME VALUE UNIT` lines and writes them as JSON.
     Netd(netd::Arguments),
+    /// Measure policies; prints `figure NAME VALUE UNIT` lines and writes them as JSON.
+    Plugins(plugins::Arguments),
+    /// Be the native policy at the other end of a pipe.
+    #[command(hide = true)]
+    PipePolicy,
     /// Record boots of the workspace from a complete local disk, for replays.
     Record(recording::Arguments),
 }
@@ -54,6 +60,9 @@ async fn main() -> ExitCode {
         match arguments.command {
             Command::Streamer(arguments) => streamer::run(&arguments).await,
             Command::Netd(arguments) => netd::run(&arguments).await,
+            // Nothing in there waits: it may have the thread.
+            Command::Plugins(arguments) => tokio::task::block_in_place(|| plugins::run(&arguments)),
+            Command::PipePolicy => tokio::task::block_in_place(plugins::serve_pipe),
             Command::Record(arguments) => recording::run(&arguments).await,
         }
     };
