@@ -50,6 +50,7 @@ mod world;
 
 pub use breaker::{Breaker, BreakerLimits, BreakerState, LeftAlone};
 pub use compiler::{COMPILE_ARGUMENT, Compiler, compile_child};
+pub use deadline::thread_time;
 pub use decision::{Decision, LogLevel, LogLine, Reason};
 pub use error::PolicyError;
 pub use kind::{Kind, UnknownKind};
