@@ -46,6 +46,7 @@ fn says(document: &HostDesired, ready: &[&str]) -> HostStatus {
         router: None,
     };
     HostStatus {
+        watches: vec![],
         generation: document.generation,
         instances: document.instances.iter().map(instance).collect(),
         networks: Some(netd_api::Status {
@@ -227,7 +228,7 @@ async fn questions_travel_to_the_ports_host_and_back() {
 
 /// A published port is of no use to who cannot find out where it is.
 #[tokio::test]
-async fn a_network_says_where_on_the_lan_its_published_ports_are() {
+async fn a_network_says_where_on_the_lan_its_published_ports_are_and_a_watcher_whom_to_capture() {
     const BUNDLE: &str = "
 apiVersion: collective/v1
 kind: Bundle
@@ -241,10 +242,9 @@ spec:
       appliance: acme/workspace
       ports: {eth0: yard}
       volumes: {home: {size: 256MiB}}
-    shelf:
-      appliance: acme/workspace
-      ports: {eth0: store}
-      volumes: {home: {size: 256MiB}}
+    guard:
+      appliance: acme/gateway
+      ports: {wan: store, lan: {mirror: yard}}
 ---
 apiVersion: collective/v1
 kind: Deployment
@@ -261,11 +261,16 @@ spec: {bundle: shop}
     let address = told.unwrap().addresses[0].addr().to_string();
 
     let shop = "shop".parse().unwrap();
-    let outside = async |network: &str| {
-        running.admin.network(&shop, &network.parse().unwrap()).await.unwrap().outside
-    };
+    let outside =
+        async |network: &str| running.admin.network(&shop, &network.parse().unwrap()).await.unwrap().outside;
     assert_eq!(outside("yard").await, [address]);
     assert!(outside("store").await.is_empty(), "a network that leads nowhere is nowhere on the LAN");
+
+    // Its host would say that it has no such port.
+    let query = CaptureQuery { of: "shop/guard/lan".into(), seconds: None, snap_bytes: None, bytes: None };
+    let refused = running.admin.capture(&query).await.err().unwrap();
+    assert_eq!(refused.code(), Some(ProblemCode::Invalid));
+    assert!(refused.to_string().contains("capture what it watches, yard"), "{refused}");
     drop(agent);
     running.stop().await;
 }

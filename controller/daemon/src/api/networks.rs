@@ -250,6 +250,12 @@ fn captured(cluster: &Cluster, of: &str) -> Answer<(HostName, Vec<String>)> {
         return Ok((host, ports));
     }
     let place = reach::place(cluster, of)?;
+    if let Some(watched) = place.port.watched() {
+        let port = place.id();
+        let message =
+            format!("{port} is on no network and gets copies only: capture what it watches, {watched}");
+        return Err(Refused::invalid(message));
+    }
     Ok((place.host(cluster)?, vec![place.id()]))
 }
 
