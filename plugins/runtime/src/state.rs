@@ -33,7 +33,9 @@ impl<'de> Deserialize<'de> for State {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         STANDARD.decode(&text).map(Self).map_err(|error| {
-            serde::de::Error::custom(format!("the state is no base64 ({error}): give what the policy answered"))
+            serde::de::Error::custom(format!(
+                "the state is no base64 ({error}): give what the policy answered"
+            ))
         })
     }
 }

@@ -91,7 +91,7 @@ fn signature(resolve: &Resolve, function: &Function, variant: AbiVariant) -> Str
 #[test]
 fn every_function_of_the_contract_is_there() {
     let (runtime, _folder) = runtime(Limits::default());
-    for kind in [Kind::Placement] {
+    for kind in Kind::ALL {
         // It was linked if it came to be asked what it is.
         let error = runtime.load(&curious(&format!("{kind}-policy"))).unwrap_err();
         assert!(matches!(error, LoadError::Describe(_)), "{kind}: {error}");

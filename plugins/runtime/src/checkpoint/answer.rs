@@ -54,3 +54,6 @@ fn check_discards(list: Vec<wire::Discard>, checkpoints: &CheckpointColumns) -> 
     });
     checked.collect()
 }
+
+#[cfg(test)]
+mod tests;

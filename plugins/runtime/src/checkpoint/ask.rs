@@ -86,13 +86,8 @@ fn check(input: &CheckpointInput) -> Result<(), String> {
     let (subject, columns) = (&input.subject, &input.checkpoints);
     instances::check(&input.instances)?;
     instances::check_settings(&input.settings)?;
-    let scalars = [
-        &input.now_ms,
-        &input.revision.0,
-        &subject.created_ms,
-        &subject.used_bytes,
-        &subject.quota_bytes,
-    ];
+    let scalars =
+        [&input.now_ms, &input.revision.0, &subject.created_ms, &subject.used_bytes, &subject.quota_bytes];
     instances::check_numbers("the input", scalars)?;
     instances::check_numbers("checkpoints", columns.taken_ms.iter().chain(&columns.sizes_bytes))?;
     let count = columns.names.len();

@@ -14,11 +14,14 @@ pub(crate) fn link(checkpoints: &mut Linked<'_>) -> wasmtime::Result<()> {
         let count = call.data_mut().checkpoints()?.names.len();
         Ok((u32::try_from(count).unwrap_or(u32::MAX),))
     })?;
-    checkpoints.func_wrap("checkpoint-name", |mut call: StoreContextMut<'_, CallState>, (index,): (u32,)| {
-        let names = &call.data_mut().checkpoints()?.names;
-        let refusal = || Refusal::OutOfRange { what: "checkpoint", index, count: names.len() };
-        Ok((names.get(index as usize).cloned().ok_or_else(|| wasmtime::Error::new(refusal()))?,))
-    })?;
+    checkpoints.func_wrap(
+        "checkpoint-name",
+        |mut call: StoreContextMut<'_, CallState>, (index,): (u32,)| {
+            let names = &call.data_mut().checkpoints()?.names;
+            let refusal = || Refusal::OutOfRange { what: "checkpoint", index, count: names.len() };
+            Ok((names.get(index as usize).cloned().ok_or_else(|| wasmtime::Error::new(refusal()))?,))
+        },
+    )?;
     column(checkpoints, "taken", |view| Arc::clone(&view.taken))?;
     column(checkpoints, "sizes-bytes", |view| Arc::clone(&view.sizes_bytes))?;
     column(checkpoints, "with-memory", |view| Arc::clone(&view.with_memory))?;

@@ -72,8 +72,7 @@ pub(crate) fn check(columns: &InstanceColumns) -> Result<(), String> {
     if !columns.names.is_sorted_by(|a, b| a < b) {
         return Err("instances.names: they do not rise, or one occurs twice".to_owned());
     }
-    let wide =
-        [&columns.started_ms, &columns.memory_bytes, &columns.dirty_bytes, &columns.checkpointed_ms];
+    let wide = [&columns.started_ms, &columns.memory_bytes, &columns.dirty_bytes, &columns.checkpointed_ms];
     check_numbers("instances", wide.into_iter().flatten())
 }
 
@@ -90,5 +89,9 @@ pub(crate) fn check_numbers<'a>(
 
 /// Whether settings are what a policy can be given.
 pub(crate) fn check_settings(settings: &serde_json::Value) -> Result<(), String> {
-    if settings.is_null() || settings.is_object() { Ok(()) } else { Err("settings: give an object".to_owned()) }
+    if settings.is_null() || settings.is_object() {
+        Ok(())
+    } else {
+        Err("settings: give an object".to_owned())
+    }
 }

@@ -121,3 +121,6 @@ fn is_down(state: InstanceState, health: Health) -> bool {
         | InstanceState::Unreachable => true,
     }
 }
+
+#[cfg(test)]
+mod tests;

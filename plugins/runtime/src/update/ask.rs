@@ -46,9 +46,7 @@ impl Policy {
         self.decide(
             exports,
             Asked { scene, limits: self.limits(), input_digest: || input.digest() },
-            |store, policy| {
-                policy.collective_policy_update().call_next_step(store, &rollout, &input.state.0)
-            },
+            |store, policy| policy.collective_policy_update().call_next_step(store, &rollout, &input.state.0),
             |plan| answer::check(plan, input),
         )
     }
