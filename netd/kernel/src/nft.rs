@@ -2,6 +2,7 @@
 
 mod elements;
 mod flows;
+mod ladder;
 mod message;
 pub(crate) mod program;
 mod skeleton;
@@ -295,7 +296,7 @@ fn read_rules(
 }
 
 fn rules_text() -> String {
-    RULES_TEXT.replace("GROUP", &format!("{GROUP:#010x}"))
+    RULES_TEXT.replace("GROUP", &format!("{GROUP:#010x}")).replace("  LADDERS\n", &ladder::lines())
 }
 
 /// The whole table as `nft -f -` would take it, for those who look at what a document can make of it.

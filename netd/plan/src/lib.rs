@@ -28,6 +28,7 @@ mod document;
 mod drift;
 mod explain;
 mod flows;
+mod ladder;
 mod mirror;
 mod observed;
 mod planner;
@@ -44,6 +45,7 @@ pub use explain::{
     CapturePoint, Experiment, Explained, Frame, Payload, Unanswerable, capture_points, explain,
 };
 pub use flows::{CONVERSATION_KEPT_S, Conversation, FlowsStep, ObservedFlows, flows};
+pub use ladder::Ladder;
 pub use mirror::{
     Action, Chains, MirrorStep, MirrorTarget, MirrorTunnelTarget, MirrorsTarget, OUTGOING_PREFIX,
     ObservedMirrors, Place, Side, WatcherTarget, mirrors_status, watchers_status,

@@ -1,5 +1,6 @@
 //! The port rules as data: elements of named sets. The chains that look them up never change.
 
+use crate::ladder::{self, Ladder};
 use crate::router::{self, RouterTarget};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netd_api::{Accept, Counter, Direction, Network, Port, Protocol, Uplink};
@@ -80,10 +81,12 @@ pub enum Element {
     MacIp(String, MacAddress, IpAddr),
     /// A link and an IPv6 address.
     Target(String, Ipv6Addr),
-    /// A link and remotes.
+    /// A link and remotes: everybody, one address, or a prefix that is a rung of a [`Ladder`].
     Remote(String, IpNet),
-    /// A link, remotes, protocol and port number.
+    /// A link, such remotes, protocol and port number.
     Service(String, IpNet, L4, u16),
+    /// A link and, if the set names services, protocol and port number: some of its remotes are on that ladder.
+    Gate(String, Ladder, Option<(L4, u16)>),
 }
 
 impl Element {
@@ -97,7 +100,8 @@ impl Element {
             | Self::MacIp(link, ..)
             | Self::Target(link, _)
             | Self::Remote(link, _)
-            | Self::Service(link, ..) => link,
+            | Self::Service(link, ..)
+            | Self::Gate(link, ..) => link,
         }
     }
 }
@@ -222,8 +226,13 @@ impl Rules {
             }
         }
         for ((set, service), remotes) in remotes_by_rule(&port.accept) {
-            // The kernel refuses overlapping elements; nested remotes of one rule say nothing new.
-            for net in IpNet::aggregate(&remotes) {
+            // Nested remotes of one rule say nothing new, and a frame is counted once.
+            let rungs: Vec<IpNet> =
+                IpNet::aggregate(&remotes).into_iter().flat_map(ladder::on_rungs).collect();
+            for ladder in ladder::gates(&rungs) {
+                add(set, Element::Gate(tap(), ladder, service));
+            }
+            for net in rungs {
                 let element = match service {
                     Some((l4, number)) => Element::Service(tap(), net, l4, number),
                     None => Element::Remote(tap(), net),
@@ -237,7 +246,7 @@ impl Rules {
 type RuleKey = (Set, Option<(L4, u16)>);
 
 /// What the elements that let a permission's frames through have counted. Several permissions may share an element: the
-/// kernel holds nested and neighbouring remotes of one service as one.
+/// kernel holds nested and neighbouring remotes of one service as one, and a permission's remotes as several rungs.
 pub(crate) fn use_of(accept: &Accept, tap: &str, used: &BTreeMap<(Set, Element), Counter>) -> Counter {
     let mut sum = Counter::default();
     for ((set, service), remotes) in remotes_by_rule(std::slice::from_ref(accept)) {
@@ -249,16 +258,13 @@ pub(crate) fn use_of(accept: &Accept, tap: &str, used: &BTreeMap<(Set, Element),
         let of_port =
             used.range((set, first)..).take_while(|((s, element), _)| *s == set && element.link() == tap);
         for ((_, element), counter) in of_port {
-            let covers = match element {
-                Element::Remote(_, net) if service.is_none() => {
-                    remotes.iter().any(|remote| net.contains(remote))
-                }
-                Element::Service(_, net, l4, number) if service == Some((*l4, *number)) => {
-                    remotes.iter().any(|remote| net.contains(remote))
-                }
+            let shared = |net: &IpNet| remotes.iter().any(|r| net.contains(r) || r.contains(net));
+            let counted = match element {
+                Element::Remote(_, net) => service.is_none() && shared(net),
+                Element::Service(_, net, l4, number) => service == Some((*l4, *number)) && shared(net),
                 _ => false,
             };
-            if covers {
+            if counted {
                 sum.frames = sum.frames.saturating_add(counter.frames);
                 sum.bytes = sum.bytes.saturating_add(counter.bytes);
             }

@@ -1,9 +1,10 @@
 //! Elements of the table of rules: which set each is in, as bytes of the kernel, and as words for people.
 
+use super::ladder;
 use super::message::{Messages, attribute, attributes, text, u64_of};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netd_api::Counter;
-use netd_plan::{Element, L4, Set};
+use netd_plan::{Element, L4, Ladder, Set};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use types::MacAddress;
@@ -11,7 +12,6 @@ use types::MacAddress;
 const ELEMENT_KEY: u16 = 1;
 const ELEMENT_FLAGS: u16 = 3;
 const ELEMENT_EXPRESSION: u16 = 7;
-const ELEMENT_KEY_END: u16 = 10;
 const DATA_VALUE: u16 = 1;
 const EXPRESSION_NAME: u16 = 1;
 const EXPRESSION_DATA: u16 = 2;
@@ -40,6 +40,7 @@ enum Shape {
     Own(Version),
     Target,
     Permission(Version, Remotes, Service),
+    Gate(Ladder, Service),
 }
 
 /// Which remotes a set is for.
@@ -47,7 +48,8 @@ enum Shape {
 enum Remotes {
     All,
     One,
-    Net,
+    /// Prefixes of this length.
+    Rung(u8),
 }
 
 /// Whether keys name a protocol and a port number.
@@ -103,11 +105,18 @@ impl Layouts {
             ("open", "to", Set::OpenTo, Service::Named),
         ];
         for (word, direction, set, service) in permissions {
-            for (number, version) in [("4", Version::Four), ("6", Version::Six)] {
-                for (suffix, remotes) in [("_all", Remotes::All), ("_one", Remotes::One), ("", Remotes::Net)]
-                {
-                    let name = format!("{word}{number}_{direction}{suffix}");
-                    all.push(Layout { name, set, shape: Shape::Permission(version, remotes, service) });
+            for version in [Version::Four, Version::Six] {
+                let name = format!("{word}{}_{direction}", if version == Version::Four { 4 } else { 6 });
+                let mut push = |suffix: &str, shape| {
+                    all.push(Layout { name: format!("{name}{suffix}"), set, shape });
+                };
+                push("_all", Shape::Permission(version, Remotes::All, service));
+                push("_one", Shape::Permission(version, Remotes::One, service));
+                for ladder in Ladder::ALL.into_iter().filter(|l| l.is_ipv4() == (version == Version::Four)) {
+                    push(ladder::gate_suffix(ladder), Shape::Gate(ladder, service));
+                    for rung in ladder.rungs() {
+                        push(&format!("_{rung}"), Shape::Permission(version, Remotes::Rung(*rung), service));
+                    }
                 }
             }
         }
@@ -148,6 +157,8 @@ fn shape_of(element: &Element) -> Shape {
         Element::Service(_, net, ..) => {
             Shape::Permission(version_of(net.addr()), remotes_of(net), Service::Named)
         }
+        Element::Gate(_, ladder, None) => Shape::Gate(*ladder, Service::Any),
+        Element::Gate(_, ladder, Some(_)) => Shape::Gate(*ladder, Service::Named),
     }
 }
 
@@ -159,23 +170,15 @@ fn remotes_of(net: &IpNet) -> Remotes {
     match net.prefix_len() {
         0 => Remotes::All,
         length if length == net.max_prefix_len() => Remotes::One,
-        _ => Remotes::Net,
+        length => Remotes::Rung(length),
     }
-}
-
-/// One bound of a prefix.
-#[derive(Clone, Copy)]
-enum Bound {
-    First,
-    Last,
 }
 
 /// An element without its counter, as `nft` reads it.
 pub(super) fn words(element: &Element) -> String {
     let remote = |net: &IpNet| match remotes_of(net) {
         Remotes::All => String::new(),
-        Remotes::One => format!(" . {}", net.addr()),
-        Remotes::Net => format!(" . {net}"),
+        Remotes::One | Remotes::Rung(_) => format!(" . {}", net.addr()),
     };
     match element {
         Element::Link(link) => format!("\"{link}\""),
@@ -187,17 +190,14 @@ pub(super) fn words(element: &Element) -> String {
         Element::Service(link, net, l4, number) => {
             format!("\"{link}\"{} . {} . {number}", remote(net), l4_number(*l4))
         }
+        Element::Gate(link, _, None) => format!("\"{link}\""),
+        Element::Gate(link, _, Some((l4, number))) => format!("\"{link}\" . {} . {number}", l4_number(*l4)),
     }
 }
 
 /// Writes one element, with a counter to start with.
 pub(super) fn write(message: &mut Messages, element: &Element, counter: Option<Counter>) {
-    write_key(message, ELEMENT_KEY, element, Bound::First);
-    if let Element::Remote(_, net) | Element::Service(_, net, ..) = element
-        && remotes_of(net) == Remotes::Net
-    {
-        write_key(message, ELEMENT_KEY_END, element, Bound::Last);
-    }
+    write_key(message, element);
     let Some(Counter { frames, bytes }) = counter else { return };
     let bytes = bytes.saturating_sub(frames.saturating_mul(ETHERNET_HEADER_BYTES));
     let expression = message.nest(ELEMENT_EXPRESSION);
@@ -209,7 +209,7 @@ pub(super) fn write(message: &mut Messages, element: &Element, counter: Option<C
     message.end_nest(&expression);
 }
 
-fn write_key(message: &mut Messages, kind: u16, element: &Element, bound: Bound) {
+fn write_key(message: &mut Messages, element: &Element) {
     let mut key = Key::new();
     match element {
         Element::Link(link) => key.link(link),
@@ -232,16 +232,21 @@ fn write_key(message: &mut Messages, kind: u16, element: &Element, bound: Bound)
         }
         Element::Remote(link, net) => {
             key.link(link);
-            key.remote(net, bound);
+            key.remote(net);
         }
         Element::Service(link, net, l4, number) => {
             key.link(link);
-            key.remote(net, bound);
-            key.field(&[l4_number(*l4)]);
-            key.field(&number.to_be_bytes());
+            key.remote(net);
+            key.service(*l4, *number);
+        }
+        Element::Gate(link, _, service) => {
+            key.link(link);
+            if let Some((l4, number)) = service {
+                key.service(*l4, *number);
+            }
         }
     }
-    let nest = message.nest(kind);
+    let nest = message.nest(ELEMENT_KEY);
     message.attribute(DATA_VALUE, key.bytes());
     message.end_nest(&nest);
 }
@@ -281,12 +286,16 @@ impl Key {
         }
     }
 
-    fn remote(&mut self, net: &IpNet, bound: Bound) {
-        match (remotes_of(net), bound) {
-            (Remotes::All, _) => {}
-            (_, Bound::First) => self.address(net.network()),
-            (_, Bound::Last) => self.address(net.broadcast()),
+    fn remote(&mut self, net: &IpNet) {
+        match remotes_of(net) {
+            Remotes::All => {}
+            Remotes::One | Remotes::Rung(_) => self.address(net.addr()),
         }
+    }
+
+    fn service(&mut self, l4: L4, number: u16) {
+        self.field(&[l4_number(l4)]);
+        self.field(&number.to_be_bytes());
     }
 
     fn bytes(&self) -> &[u8] {
@@ -307,12 +316,8 @@ pub(super) fn read(layout: &Layout, attributes: &[u8]) -> Option<(u128, Element)
         return None;
     }
     let mut key = Fields(value_of(attributes, ELEMENT_KEY)?);
-    let mut last = value_of(attributes, ELEMENT_KEY_END).map(Fields);
     let order = u128::from_be_bytes(*key.0.first_chunk()?);
     let link = key.link()?;
-    if last.as_mut().is_some_and(|last| last.link().as_ref() != Some(&link)) {
-        return None;
-    }
     let element = match layout.shape {
         Shape::Link => Element::Link(link),
         Shape::Pair => Element::Pair(link, key.link()?),
@@ -323,14 +328,10 @@ pub(super) fn read(layout: &Layout, attributes: &[u8]) -> Option<(u128, Element)
             let net = match remotes {
                 Remotes::All => everything(version),
                 Remotes::One => IpNet::from(key.address(version)?),
-                Remotes::Net => {
-                    let mut last = last?;
-                    let net = net_between(key.address(version)?, last.address(version)?)?;
-                    // Of everything but remotes there is one value, not a range.
-                    if last.0 != key.0 {
-                        return None;
-                    }
-                    net
+                Remotes::Rung(length) => {
+                    let net = IpNet::new(key.address(version)?, length).ok()?;
+                    // Bits after its length would never be found.
+                    (net.addr() == net.network()).then_some(net)?
                 }
             };
             match service {
@@ -338,6 +339,8 @@ pub(super) fn read(layout: &Layout, attributes: &[u8]) -> Option<(u128, Element)
                 Service::Named => Element::Service(link, net, key.l4()?, key.number()?),
             }
         }
+        Shape::Gate(ladder, Service::Any) => Element::Gate(link, ladder, None),
+        Shape::Gate(ladder, Service::Named) => Element::Gate(link, ladder, Some((key.l4()?, key.number()?))),
     };
     key.0.is_empty().then_some((order, element))
 }
@@ -364,17 +367,6 @@ fn everything(version: Version) -> IpNet {
         Version::Four => Ipv4Net::default().into(),
         Version::Six => Ipv6Net::default().into(),
     }
-}
-
-/// The prefix with these ends, if it is one.
-fn net_between(first: IpAddr, last: IpAddr) -> Option<IpNet> {
-    let length = match (first, last) {
-        (IpAddr::V4(first), IpAddr::V4(last)) => (u32::from(first) ^ u32::from(last)).leading_zeros(),
-        (IpAddr::V6(first), IpAddr::V6(last)) => (u128::from(first) ^ u128::from(last)).leading_zeros(),
-        _ => return None,
-    };
-    let net = IpNet::new(first, u8::try_from(length).ok()?).ok()?;
-    (net.network() == first && net.broadcast() == last).then_some(net)
 }
 
 /// Fields that are left of a key.

@@ -13,6 +13,7 @@ mod mirror;
 mod moves;
 mod namespace;
 mod nftables;
+mod prefixes;
 mod router;
 mod rules;
 mod shape;

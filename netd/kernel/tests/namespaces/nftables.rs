@@ -109,7 +109,12 @@ fn whatever_others_do_to_the_tables_is_found_and_repaired() {
         "nft flush set bridge collective ports",
         "nft flush set bridge collective any4_from_all",
         "nft delete element bridge collective passed_to '{ \"ct2\" }'",
-        "nft add element bridge collective any4_to '{ \"ct1\" . 10.0.0.0-10.0.0.5 }'",
+        // A prefix, and one that no packet is compared with.
+        "nft add element bridge collective any4_to_16 '{ \"ct1\" . 10.20.0.0 }'",
+        "nft add element bridge collective any4_to_16 '{ \"ct1\" . 10.20.0.5 }'",
+        "nft add element bridge collective any4_to_some '{ \"ct1\" }'",
+        "nft add element bridge collective open6_from_fine '{ \"ct1\" . 6 . 80 }'",
+        "nft flush chain bridge collective to_open4_to",
         "nft add element bridge collective uplinks '{ \"eth7\" }'",
         "nft delete element bridge collective_flows observed '{ \"ct1\" }'",
         "nft flush chain bridge collective_flows forward",
@@ -122,6 +127,24 @@ fn whatever_others_do_to_the_tables_is_found_and_repaired() {
         let listing = world.namespace.shell("nft list ruleset");
         assert!(!listing.contains("theirs") && !listing.contains("dormant"), "{damage}: {listing}");
     }
+}
+
+/// Of prefixes on every ladder, too: people keep rulesets as text.
+#[test]
+fn nft_reads_what_it_lists_of_our_tables() {
+    let remotes = ["10.9.0.0/17", "fd00::/64", "fd00::/9", "fd00::/99"];
+    let rules = [Protocol::Any, Protocol::Icmp, Protocol::Tcp { listen_port: 80 }];
+    let accept = remotes.iter().flat_map(|remote| {
+        rules.iter().map(|rule| Accept { remote: Some(remote.parse().unwrap()), ..to_guest(rule.clone()) })
+    });
+    let world = World::with(vec![network("cb1", Uplink::None, vec![port(1, accept.collect())])]);
+    // A refusal is a failure.
+    world.namespace.shell("nft list ruleset | sed '1i flush ruleset' | nft -f -");
+    let listed = world.namespace.shell("nft list ruleset");
+    for set in ["any4_to_20", "echo6_to_64", "open6_to_12", "open6_to_100"] {
+        assert!(listed.contains(set), "no {set}");
+    }
+    world.converge();
 }
 
 #[test]

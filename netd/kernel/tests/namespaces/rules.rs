@@ -6,8 +6,8 @@ use crate::world::{World, from_guest, mac, network, open, port, talker, to_guest
 use netd_api::{Accept, Protocol, Uplink};
 
 /// Two ports on one network: 1 under test, 2 open to everything.
-struct Pair {
-    world: World,
+pub(crate) struct Pair {
+    pub(crate) world: World,
     one: Guest,
     two: Guest,
 }
@@ -16,7 +16,7 @@ fn pair(accept: Vec<Accept>) -> Pair {
     pair_with(accept, false)
 }
 
-fn pair_with(accept: Vec<Accept>, routes: bool) -> Pair {
+pub(crate) fn pair_with(accept: Vec<Accept>, routes: bool) -> Pair {
     let mut first = port(1, accept);
     first.routes = routes;
     let mut second = port(2, open());
@@ -32,7 +32,7 @@ fn pair_with(accept: Vec<Accept>, routes: bool) -> Pair {
 
 impl Pair {
     /// Whether a frame that guest 1 sends reaches guest 2. A frame that always passes ends the wait.
-    fn passes_out(&self, frame: &[u8]) -> bool {
+    pub(crate) fn passes_out(&self, frame: &[u8]) -> bool {
         let marker = arp(1, BROADCAST, (mac(1), "10.0.0.1"), ([0; 6], "10.0.0.250"));
         self.one.send(frame);
         self.one.send(&marker);
@@ -40,7 +40,7 @@ impl Pair {
     }
 
     /// Whether a frame that guest 2 sends reaches guest 1.
-    fn passes_in(&self, frame: &[u8]) -> bool {
+    pub(crate) fn passes_in(&self, frame: &[u8]) -> bool {
         let marker = arp(1, BROADCAST, (mac(2), "10.0.0.2"), ([0; 6], "10.0.0.250"));
         self.two.send(frame);
         self.two.send(&marker);
