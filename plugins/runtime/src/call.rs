@@ -61,6 +61,11 @@ pub(crate) struct CallState {
 }
 
 impl CallState {
+    /// Linear memory that the call has, bytes.
+    pub(crate) fn memory_bytes(&self, limits: &Limits) -> usize {
+        limits.memory_bytes_max.saturating_sub(self.usage.memory_bytes_left)
+    }
+
     fn new(limits: &Limits, scene: Option<Scene>) -> Self {
         Self {
             scene,

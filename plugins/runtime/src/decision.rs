@@ -20,6 +20,9 @@ pub struct Decision<V> {
     pub verdict: V,
     /// How long the call took by the wall clock, microseconds.
     pub took_us: u64,
+    /// Linear memory that the call had at its end, bytes; it never gives any back.
+    #[serde(default)]
+    pub memory_bytes: u64,
     /// What the policy logged, within its quota.
     #[serde(default)]
     pub logs: Vec<LogLine>,

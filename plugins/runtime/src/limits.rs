@@ -57,7 +57,7 @@ impl Default for Limits {
         Self {
             deadline_ms: 50,
             memory_bytes_max: 64 << 20,
-            component_bytes_max: 16 << 20,
+            component_bytes_max: 32 << 20,
             copy_bytes_max: 8 << 20,
             host_calls_max: 10_000,
             log_bytes_max: 16 << 10,

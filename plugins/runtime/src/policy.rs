@@ -173,6 +173,7 @@ impl Policy {
             policy_digest: self.digest,
             verdict,
             took_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+            memory_bytes: state.memory_bytes(limits) as u64,
             logs: state.logs,
             logs_dropped: state.logs_dropped,
         })
