@@ -67,6 +67,17 @@ pub(super) struct Layout {
     shape: Shape,
 }
 
+impl Layout {
+    /// The rungs behind a gate come after it.
+    pub(super) fn is_gate(&self) -> bool {
+        matches!(self.shape, Shape::Gate(..))
+    }
+
+    pub(super) fn is_rung(&self) -> bool {
+        matches!(self.shape, Shape::Permission(_, Remotes::Rung(_), _))
+    }
+}
+
 /// All sets of the skeleton whose elements are computed.
 #[derive(Debug)]
 pub(super) struct Layouts {

@@ -93,6 +93,8 @@ fn speakers() -> World {
 fn whatever_others_do_to_the_tables_is_found_and_repaired() {
     let mut world = speakers();
     world.desired.networks[0].flows = true;
+    let web = to_guest(Protocol::Tcp { listen_port: 80 });
+    world.desired.networks[0].ports[1].accept.push(Accept { remote: "10.9.0.0/16".parse().ok(), ..web });
     world.converge();
     for damage in [
         "nft flush ruleset",
@@ -109,9 +111,11 @@ fn whatever_others_do_to_the_tables_is_found_and_repaired() {
         "nft flush set bridge collective ports",
         "nft flush set bridge collective any4_from_all",
         "nft delete element bridge collective passed_to '{ \"ct2\" }'",
+        "nft flush set bridge collective open4_to_16",
+        "nft flush set bridge collective open4_to_some",
         // A prefix, and one that no packet is compared with.
-        "nft add element bridge collective any4_to_16 '{ \"ct1\" . 10.20.0.0 }'",
-        "nft add element bridge collective any4_to_16 '{ \"ct1\" . 10.20.0.5 }'",
+        "nft add element bridge collective open4_to_24 '{ \"ct2\" . 10.20.0.0 . 6 . 80 }'",
+        "nft add element bridge collective open4_to_24 '{ \"ct2\" . 10.20.0.5 . 6 . 80 }'",
         "nft add element bridge collective any4_to_some '{ \"ct1\" }'",
         "nft add element bridge collective open6_from_fine '{ \"ct1\" . 6 . 80 }'",
         "nft flush chain bridge collective to_open4_to",
