@@ -72,3 +72,24 @@ fn the_sdk_in_a_folder_depends_on_what_ours_depends_on() {
     let guest = |text: &str| text.lines().find(|line| line.starts_with("wit-bindgen")).unwrap().to_owned();
     assert_eq!(guest(&ours), guest(&theirs));
 }
+
+#[test]
+fn the_book_shows_what_is_in_the_templates() {
+    for kind in Kind::ALL {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../docs/policies/{kind}.md"));
+        let text = std::fs::read_to_string(page).unwrap();
+        let (name, camel) = match kind {
+            Kind::Placement => ("roomiest", "Roomiest"),
+            Kind::Update => ("one-by-one", "OneByOne"),
+            Kind::Checkpoint => ("hourly", "Hourly"),
+            Kind::Introspection => ("system-calls", "SystemCalls"),
+        };
+        let files = scaffold(kind, Language::Rust, name).unwrap();
+        let code = files.iter().find(|file| file.path == Path::new("src/lib.rs")).unwrap();
+        let code = String::from_utf8(code.bytes.clone()).unwrap();
+        let shown: Vec<_> =
+            text.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        assert!(!shown.is_empty() && shown.iter().all(|part| code.contains(part.trim_end())), "{kind}");
+        assert!(code.contains(camel), "{kind}");
+    }
+}
