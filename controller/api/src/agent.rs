@@ -7,10 +7,11 @@
 //! [`STATUS_INTERVAL_MS`]. Whoever hears nothing for [`SILENCE_MS_MAX`] closes the connection; the agent dials again.
 //!
 //! An agent fetches what a digest names with `GET /agent/v1/images/{digest}`, answered with
-//! [`streamer_api::ImageSource`], on the same mTLS address; what a guest read of it since its start it tells once, with
+//! [`streamer_api::ImageSource`], on the same mTLS address, and with `GET /agent/v1/policies/{digest}` a component's bytes; what a guest read of it since its start it tells once, with
 //! `POST /agent/v1/images/{digest}/runs` and a [`streamer_api::Run`] of at most [`RUN_LEN_MAX`] bytes, answered with 204.
 
 use crate::stream::StreamReport;
+use crate::watch::{DesiredWatch, WatchStatus};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -199,6 +200,9 @@ pub struct HostDesired {
     pub instances: Vec<DesiredInstance>,
     /// Volumes to keep even if no instance here uses them. One that is named nowhere is removed.
     pub volumes: Vec<DesiredVolume>,
+    /// Who watches its instances from outside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watches: Vec<DesiredWatch>,
 }
 
 /// How to hold one image.
@@ -291,6 +295,9 @@ pub struct HostStatus {
     pub networks: Option<netd_api::Status>,
     /// The streamer answers.
     pub streamer_up: bool,
+    /// How each watch of a running instance does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watches: Vec<WatchStatus>,
 }
 
 /// A number too large for 32 bits becomes an infinity, which is written as `null`: nobody could read the host's status.
@@ -352,7 +359,8 @@ pub struct AgentEvent {
     /// To which instance, if to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<InstanceId>,
-    /// Stable, kebab-case: `instance-started`, `instance-ready`, `instance-stopped`, `instance-removed`, `instance-failed`.
+    /// Stable, kebab-case: `instance-started`, `instance-ready`, `instance-stopped`, `instance-removed`, `instance-failed`,
+    /// `introspection-finding`, `introspection-failed`.
     pub reason: String,
     /// For people.
     pub message: String,

@@ -2,6 +2,7 @@
 
 use crate::interpose::InterpositionSpec;
 use ipnet::IpNet;
+use crate::watch::WatchSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -336,6 +337,9 @@ pub struct PoliciesSpec {
     /// Name of an installed checkpoint policy; `gfs` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<PolicyName>,
+    /// Who watches which members from outside; at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub introspection: Vec<WatchSpec>,
 }
 
 /// A bundle, running or meant to run.

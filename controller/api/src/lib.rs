@@ -13,3 +13,4 @@ pub mod planned;
 pub mod policy;
 pub mod rest;
 pub mod stream;
+pub mod watch;

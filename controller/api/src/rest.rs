@@ -218,6 +218,9 @@ pub struct InstanceView {
     pub volumes: Vec<VolumeName>,
     /// Why it is where it is.
     pub placement: Option<DecisionView>,
+    /// Who watches it from outside, and what was found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watches: Vec<crate::watch::WatchStatus>,
     /// Processors.
     pub vcpus: u32,
     /// Memory.

@@ -17,6 +17,7 @@ use chassis::clock::unix_ms;
 use controller_api::agent::{
     AgentEvent, Hello, PROTOCOL, RUN_LEN_MAX, SILENCE_MS_MAX, ToAgent, ToController,
 };
+use controller_api::policy::PolicyKind;
 use controller_model::{profiles, record};
 use futures::{SinkExt as _, StreamExt as _};
 use std::time::Duration;
@@ -36,6 +37,7 @@ pub(crate) fn router() -> Router<App> {
     Router::new()
         .route("/agent/v1/channel", get(channel))
         .route("/agent/v1/images/{digest}", get(image))
+        .route("/agent/v1/policies/{digest}", get(component))
         .route("/agent/v1/images/{digest}/runs", post(run).layer(DefaultBodyLimit::max(RUN_LEN_MAX)))
 }
 
@@ -56,6 +58,18 @@ async fn image(
     source.web_seed = record.web_seed;
     source.profiles = blocking(move || Ok(app.library.served(&digest).profiles)).await?;
     Ok(Json(source))
+}
+
+/// The bytes of a policy that hosts ask by themselves.
+async fn component(State(app): State<App>, member: Member, Path(digest): Path<Digest>) -> Answer<Vec<u8>> {
+    member.must_be_host()?;
+    let theirs = |policy: &record::Policy| {
+        policy.kind == PolicyKind::Introspection && policy.active.digest == digest
+    };
+    if !app.ledger.cluster().policies.values().any(|policy| theirs(&policy.value)) {
+        return Err(Refused::not_found(format!("no introspection policy is {digest}")));
+    }
+    blocking(move || app.policies.bytes(&digest).map_err(Refused::invalid)).await
 }
 
 /// A guest's run becomes part of its image's profiles; hosts are told when they gain by it.

@@ -6,7 +6,7 @@ use crate::shadow::WAITING_MAX;
 use chassis::telemetry::chain;
 use controller_api::policy::{PolicyKind, PolicyOrigin, PolicyRelease};
 use controller_model::{Cluster, name};
-use plugins_runtime::{Kind, Limits, LoadError, Policy, Runtime, StartError};
+use plugins_runtime::{Compiler, Kind, Limits, LoadError, Policy, Runtime, StartError};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,7 +36,8 @@ impl Policies {
     /// # Errors
     /// The engine or its cache cannot be used.
     pub(crate) fn open(state_dir: &Path) -> Result<Self, StartError> {
-        let runtime = Runtime::new(Limits::default(), &state_dir.join("compiled"))?;
+        let compiler = Compiler::this_program();
+        let runtime = Runtime::with_compiler(Limits::default(), &state_dir.join("compiled"), compiler)?;
         Ok(Self {
             runtime,
             folder: state_dir.join("policies"),
@@ -102,14 +103,23 @@ impl Policies {
         if let Some(policy) = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(digest) {
             return Ok(Arc::clone(policy));
         }
+        let bytes = self.bytes(digest)?;
+        let policy = self.runtime.load(&bytes).map_err(|error| chain(&error).to_string())?;
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(*digest, Arc::clone(&policy));
+        Ok(policy)
+    }
+
+    /// A component as it was taken in. Blocks.
+    ///
+    /// # Errors
+    /// Its bytes are gone or were changed.
+    pub(crate) fn bytes(&self, digest: &Digest) -> Result<Vec<u8>, String> {
         let bytes =
             std::fs::read(self.path(digest)).map_err(|error| format!("its component is lost: {error}"))?;
         if name::digest(&bytes) != *digest {
             return Err("its component on disk was changed: install it again".into());
         }
-        let policy = self.runtime.load(&bytes).map_err(|error| chain(&error).to_string())?;
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(*digest, Arc::clone(&policy));
-        Ok(policy)
+        Ok(bytes)
     }
 }
 

@@ -93,6 +93,9 @@ pub(crate) fn instance(
     let host = cluster.placements.get(id).map(|placement| placement.host.clone());
     let seen = host.as_ref().map(|host| (host, app.live.seen(host)));
     let placed = seen.as_ref().map(|(host, seen)| (*host, seen));
+    let watches = placed
+        .and_then(|(_, seen)| seen.status.as_ref())
+        .map(|status| status.watches.iter().filter(|watch| watch.instance == *id).cloned().collect());
     let (status, state, reason) = observed(cluster, id, record, placed);
     let placement = match cluster.placements.get(id) {
         Some(placement) => cluster.decisions.get(&placement.decision).map(|decision| decision.value.clone()),
@@ -125,6 +128,7 @@ pub(crate) fn instance(
             .collect(),
         volumes: record.volumes.clone(),
         placement,
+        watches: watches.unwrap_or_default(),
         vcpus: record.vcpus,
         memory: record.memory,
     }

@@ -8,6 +8,7 @@ use types::{DeploymentName, Digest, Generation, HostName, InstanceId, MemberName
 
 mod mirrors;
 mod networks;
+mod watches;
 
 type Wiring = BTreeMap<MemberName, wire::Member>;
 type Wirings<'a> = BTreeMap<&'a DeploymentName, Wiring>;
@@ -63,6 +64,7 @@ fn of_host(
         limits: streams::limits(cluster, host, online),
         instances: here.iter().map(|(id, instance)| desired_instance(id, instance, part(id))).collect(),
         volumes,
+        watches: watches::of_host(cluster, &here),
     };
     match cluster.desired.get(host) {
         Some(held) => {

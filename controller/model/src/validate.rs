@@ -10,6 +10,7 @@ use types::{ApplianceRef, ByteSize, ChannelName, MemberName, NetworkName, PortNa
 
 mod network;
 mod port;
+mod watches;
 mod wishes;
 
 pub(crate) use port::{Watched, chosen, joined, watched};
@@ -169,6 +170,7 @@ fn policies(spec: &BundleSpec, cluster: &Cluster, findings: &mut Findings) {
             Some(_) => {}
         }
     }
+    watches::check(spec, cluster, findings);
 }
 
 fn member(

@@ -110,6 +110,7 @@ fn says(document: &HostDesired, ready: &[&str]) -> HostStatus {
         router: None,
     };
     HostStatus {
+        watches: vec![],
         generation: document.generation,
         instances: document.instances.iter().map(instance).collect(),
         networks: Some(netd_api::Status {
