@@ -37,7 +37,9 @@ pub enum MemoryError {
     #[error("more than one process says that it is domain {0}: none is believed")]
     Ambiguous(Uuid),
     /// It was started without shared memory.
-    #[error("domain {0} has no memfd of its whole memory: it was defined without memoryBacking, start it anew")]
+    #[error(
+        "domain {0} has no memfd of its whole memory: it was defined without memoryBacking, start it anew"
+    )]
     NoMemory(Uuid),
     /// QEMU does not say where the memory is.
     #[error("QEMU does not say which addresses of domain {0} are memory")]
@@ -76,7 +78,8 @@ impl GuestMemory {
             let fits = part.len.checked_sub(from).is_some_and(|left| left >= into.len() as u64);
             fits.then_some(part.offset + from)
         });
-        let offset = inside.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "this is no memory"))?;
+        let offset =
+            inside.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "this is no memory"))?;
         self.file.read_exact_at(into, offset)
     }
 

@@ -100,7 +100,8 @@ fn simple_registers(line: &str) -> Vec<(String, u64)> {
 mod tests {
     use super::*;
 
-    const TREE: &str = "FlatView #0\r\n AS \"I/O\", root: io\r\n\r\n  00-07 (prio 0, i/o): dma\r\n\r\nFlatView #1\r
+    const TREE: &str =
+        "FlatView #0\r\n AS \"I/O\", root: io\r\n\r\n  00-07 (prio 0, i/o): dma\r\n\r\nFlatView #1\r
  AS \"memory\", root: system\r\n AS \"cpu-memory-0\", root: system\r\n Root memory region: system\r
   0000000000000000-000000000009ffff (prio 0, ram): pc.ram\r
   00000000000a0000-00000000000bffff (prio 1, i/o): vga-lowmem\r
