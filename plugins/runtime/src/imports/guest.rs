@@ -57,7 +57,14 @@ impl guest_memory::Host for CallState {
         Ok(self.introspection()?.access.translate(root, address).map_err(wire))
     }
 
-    fn search(&mut self, start: u64, len: u64, pattern: Vec<u8>, mask: Vec<u8>, limit: u32) -> Answer<Vec<u64>> {
+    fn search(
+        &mut self,
+        start: u64,
+        len: u64,
+        pattern: Vec<u8>,
+        mask: Vec<u8>,
+        limit: u32,
+    ) -> Answer<Vec<u64>> {
         Ok(self.introspection()?.access.search(start, len, &pattern, &mask, limit).map_err(wire))
     }
 

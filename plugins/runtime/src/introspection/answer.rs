@@ -114,7 +114,12 @@ mod tests {
             evidence: vec![evidence; 32],
             proposals: vec!["alert".to_owned(); 8],
         };
-        wire::Report { findings: vec![finding; 256], reasons: Vec::new(), next_call: 100, state: vec![0; 1 << 20] }
+        wire::Report {
+            findings: vec![finding; 256],
+            reasons: Vec::new(),
+            next_call: 100,
+            state: vec![0; 1 << 20],
+        }
     }
 
     fn problem(change: impl FnOnce(&mut wire::Report)) -> String {
@@ -141,7 +146,10 @@ mod tests {
             (&|r| r.findings[0].rule = "r".repeat(129), "findings[0]: rule: bytes: 129 are more than 128"),
             (&|r| r.findings[0].severity = 5, "findings[0]: severity: 5 is not in 0 ..= 4"),
             (&|r| r.findings[0].confidence = f32::NAN, "findings[0]: confidence: NaN is not in 0.0 ..= 1.0"),
-            (&|r| r.findings[0].title = "t".repeat(1025), "findings[0]: title: bytes: 1025 are more than 1024"),
+            (
+                &|r| r.findings[0].title = "t".repeat(1025),
+                "findings[0]: title: bytes: 1025 are more than 1024",
+            ),
             (
                 &|r| r.findings[0].proposals[0] = "reboot".to_owned(),
                 "findings[0]: proposals: \"reboot\" is not one of alert, checkpoint, isolate, pause, stop",
@@ -150,8 +158,14 @@ mod tests {
                 &|r| r.findings[0].evidence[2].kind = "wild".to_owned(),
                 "findings[0]: evidence[2]: kind: \"wild\" is not vendor/kind or one of memory, disk, flow, register, note",
             ),
-            (&|r| r.findings[0].evidence[0].text.push('x'), "findings[0]: evidence[0]: text: bytes: 1025 are more than 1024"),
-            (&|r| r.findings[0].evidence[0].bytes.push(0), "findings[0]: evidence[0]: bytes: 4097 are more than 4096"),
+            (
+                &|r| r.findings[0].evidence[0].text.push('x'),
+                "findings[0]: evidence[0]: text: bytes: 1025 are more than 1024",
+            ),
+            (
+                &|r| r.findings[0].evidence[0].bytes.push(0),
+                "findings[0]: evidence[0]: bytes: 4097 are more than 4096",
+            ),
         ];
         for (change, wanted) in cases {
             assert_eq!(problem(change), wanted);

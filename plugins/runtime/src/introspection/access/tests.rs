@@ -76,10 +76,7 @@ fn more_than_the_documented_maximum_is_too_large() {
     assert_eq!(access.flows(10_001), Err(ViewError::TooLarge));
     assert_eq!(access.read_disk(0, 0, (1 << 20) + 512), Err(ViewError::TooLarge));
     for (pattern, mask, limit) in [(3, 0, 1), (4, 3, 1), (4, 0, 0)] {
-        assert_eq!(
-            access.search(0, 1, &vec![0; pattern], &vec![0; mask], limit),
-            Err(ViewError::OutOfRange)
-        );
+        assert_eq!(access.search(0, 1, &vec![0; pattern], &vec![0; mask], limit), Err(ViewError::OutOfRange));
     }
 }
 
