@@ -93,6 +93,8 @@ impl Specimen {
                 (local.set $at (global.get $next))
                 (global.set $next (i32.and
                   (i32.add (i32.add (global.get $next) (local.get 3)) (i32.const 7)) (i32.const -8)))
+                (if (i32.gt_u (global.get $next) (i32.shl (memory.size) (i32.const 16)))
+                  (then (drop (memory.grow (i32.shr_u (i32.add (local.get 3) (i32.const 65535)) (i32.const 16))))))
                 (local.get $at))
               {exports})"#
         )
