@@ -1,8 +1,12 @@
 //! Policies: what is installed, who is trusted to write it, and what was decided.
 
 use serde::{Deserialize, Serialize};
-use types::{Digest, HostName, InstanceId, PolicyName};
+use std::collections::BTreeSet;
+use types::{Base64, Digest, HostName, InstanceId, PolicyName};
 use utoipa::ToSchema;
+
+/// The operator's name for a key: the same rule as for policies.
+pub type TrustName = PolicyName;
 
 /// The decision points.
 #[derive(
@@ -264,4 +268,83 @@ pub struct ShadowView {
     pub outcome: String,
     /// Microseconds inside the candidate.
     pub took_us: u64,
+}
+
+/// A component to take in, with who vouches for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutPolicy {
+    /// The component, at most 32 MiB.
+    pub component: Base64,
+    /// The signature beside it (`NAME.wasm.sig`): a DSSE envelope.
+    pub signature: Base64,
+    /// Settings to take into use with it. If absent those in use stay, if it accepts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<serde_json::Value>,
+}
+
+/// Settings to take into use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetPolicySettings {
+    /// A JSON object; null for the component's defaults.
+    pub settings: Option<serde_json::Value>,
+}
+
+/// What is to happen if a policy has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetOnFailure {
+    /// `refuse`, or `{"fallback": "NAME"}`.
+    pub on_failure: OnFailure,
+}
+
+/// A key to trust.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutTrustRoot {
+    /// Ed25519 public key: base64 of its 32 bytes, or PEM.
+    pub key: String,
+    /// What it may vouch for, at least one kind.
+    pub kinds: BTreeSet<PolicyKind>,
+    /// Nothing new is taken in by it from then on, milliseconds since 1970 UTC; never if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_ms: Option<u64>,
+}
+
+/// A key that is trusted with some kinds of policies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TrustRootView {
+    /// The operator's name for it.
+    pub name: TrustName,
+    /// Ed25519 public key, 32 bytes.
+    pub key: Base64,
+    /// SHA-256 of the key, as signatures and decisions name it.
+    pub key_id: Digest,
+    /// What it may vouch for.
+    pub kinds: BTreeSet<PolicyKind>,
+    /// Nothing new is taken in by it from then on, milliseconds since 1970 UTC; never if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_ms: Option<u64>,
+    /// When it was added, milliseconds since 1970 UTC.
+    pub added_ms: u64,
+    /// Active policies that it vouches for.
+    pub policies: Vec<PolicyName>,
+}
+
+/// What a candidate would have done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ShadowReport {
+    /// The policy.
+    pub policy: PolicyName,
+    /// What is asked beside it.
+    pub candidate: PolicyRelease,
+    /// Kept decisions that it was asked about.
+    pub asked: u64,
+    /// Of these, those that it would have answered otherwise or not at all.
+    pub differed: u64,
+    /// Of these, those that it had no answer to.
+    pub failed: u64,
+    /// The decisions that it would have answered otherwise, newest first, 200 at most.
+    pub differences: Vec<DecisionView>,
 }

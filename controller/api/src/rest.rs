@@ -13,8 +13,17 @@
 //! | `GET /v1/appliances`, `/v1/appliances/{publisher}/{name}` | | [`ApplianceView`] |
 //! | `POST /v1/appliances` | [`PublishVersion`] | [`ApplianceView`] |
 //! | `PUT /v1/publishers/{name}` | [`PublisherKey`] | 204; 409 if another key is known |
-//! | `GET /v1/policies`; `PUT /v1/policies/{name}` | component bytes, `application/wasm`, at most 32 MiB | [`PolicyView`] |
-//! | `GET /v1/decisions?instance=ID` | | [`DecisionView`], newest first |
+//! | `GET /v1/policies`, `/v1/policies/{name}` | | [`PolicyView`] |
+//! | `PUT /v1/policies/{name}`, `PUT /v1/policies/{name}/candidate` | [`PutPolicy`](crate::policy::PutPolicy) | [`PolicyView`] |
+//! | `PUT /v1/policies/{name}/settings` | [`SetPolicySettings`](crate::policy::SetPolicySettings) | [`PolicyView`] |
+//! | `PUT /v1/policies/{name}/on-failure` | [`SetOnFailure`](crate::policy::SetOnFailure) | [`PolicyView`] |
+//! | `POST /v1/policies/{name}/promote`, `POST /v1/policies/{name}/rollback` | | [`PolicyView`] |
+//! | `DELETE /v1/policies/{name}/candidate`; `DELETE /v1/policies/{name}` | | [`PolicyView`]; 204, 409 if it is used |
+//! | `GET /v1/policies/{name}/component?digest=DIGEST` | | `application/wasm` |
+//! | `GET /v1/policies/{name}/shadow` | | [`ShadowReport`](crate::policy::ShadowReport) |
+//! | `GET /v1/policy-trust`; `PUT`, `DELETE /v1/policy-trust/{name}` | [`PutTrustRoot`](crate::policy::PutTrustRoot) | [`TrustRootView`](crate::policy::TrustRootView); 204 |
+//! | `GET /v1/decisions?instance=ID&policy=NAME&kind=KIND&since_ms=N&limit=N` | | [`DecisionView`], newest first |
+//! | `GET /v1/decisions/{id}`, `GET /v1/decisions/{id}/input` | | [`DecisionView`]; the recorded input |
 //! | `DELETE /v1/{bundles,deployments,volumes}/...`, `DELETE /v1/hosts/{name}` | | 204 |
 //! | `PUT /v1/hosts/{name}/service` | [`SetService`](crate::host::SetService) | [`HostView`] |
 //! | `POST /v1/hosts/{name}/labels` | [`ChangeLabels`](crate::host::ChangeLabels) | [`HostView`] |

@@ -143,7 +143,11 @@ async fn what_is_no_component_or_no_disk_is_exit_code_3_and_leaves_nothing() {
     std::fs::write(desk.path().join("mine.wasm"), "\x7fELF").unwrap();
     let (code, out, err) = desk.run(&["policy", "install", "mine", "mine.wasm"]).await;
     assert_eq!((code, out.as_str()), (3, ""), "{err}");
-    assert_eq!(err, "error: this is not WebAssembly: give the .wasm file of a component\n");
+    assert!(err.starts_with("error: mine.wasm.sig is not there: sign the component with "), "{err}");
+    std::fs::write(desk.path().join("mine.wasm.sig"), "{}").unwrap();
+    let (code, out, err) = desk.run(&["policy", "install", "mine", "mine.wasm"]).await;
+    assert_eq!((code, out.as_str()), (3, ""), "{err}");
+    assert!(err.contains("the signature is no DSSE envelope of a policy"), "{err}");
 
     let appliance = "apiVersion: collective/v1\nkind: Appliance\nmetadata: {publisher: acme, name: gateway, version: 1.0.0}\n\
         spec:\n  hardware: {vcpus: 1, memory: 64MiB}\n  disks: {system: {file: system.raw}}\n";

@@ -16,6 +16,10 @@ use controller_api::interpose::{InterpositionSpec, MemberPort};
 use controller_api::network::{
     CaptureQuery, ExplainQuery, ExplanationView, FlowsView, NetworkView, TopologyView,
 };
+use controller_api::policy::{
+    OnFailure, PutPolicy, PutTrustRoot, SetOnFailure, SetPolicySettings, ShadowReport, TrustName,
+    TrustRootView,
+};
 use controller_api::rest::{
     ApplianceView, ApplyResult, AuditEntry, BootView, BundleView, Change, DecisionView, DeploymentView,
     Event, HostView, InstanceView, JoinToken, JoinTokenRequest, NewToken, PolicyView, Problem, ProblemCode,
@@ -36,6 +40,9 @@ use types::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time for an answer that is no stream.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest time for an answer about a component: an interpreter takes a quarter of a minute to compile, longer on a
+/// busy controller.
+const COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -158,7 +165,15 @@ impl Client {
     }
 
     async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
-        let response = self.send(request.timeout(ANSWER_TIMEOUT)).await?;
+        self.answer_within(request, ANSWER_TIMEOUT).await
+    }
+
+    async fn answer_within<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+        timeout: Duration,
+    ) -> Result<T, ClientError> {
+        let response = self.send(request.timeout(timeout)).await?;
         let url = response.url().path().to_owned();
         let body = response.bytes().await.map_err(|error| ClientError::unreachable(&self.server, error))?;
         serde_json::from_slice(&body).map_err(|error| ClientError::Answer { url, detail: error.to_string() })
@@ -423,16 +438,126 @@ impl Client {
         self.get("/v1/policies").await
     }
 
-    /// Installs a policy.
-    pub async fn put_policy(&self, name: &PolicyName, component: Vec<u8>) -> Result<PolicyView, ClientError> {
-        let request = self.request(Method::PUT, &format!("/v1/policies/{name}"));
-        self.answer(request.header("content-type", "application/wasm").body(component)).await
+    /// One installed policy.
+    pub async fn policy(&self, name: &PolicyName) -> Result<PolicyView, ClientError> {
+        self.get(&format!("/v1/policies/{name}")).await
+    }
+
+    /// Installs a policy, or replaces the one of that name.
+    pub async fn put_policy(&self, name: &PolicyName, policy: &PutPolicy) -> Result<PolicyView, ClientError> {
+        self.put_component(&format!("/v1/policies/{name}"), policy).await
+    }
+
+    /// Asks a component beside the one that answers.
+    pub async fn put_candidate(
+        &self,
+        name: &PolicyName,
+        policy: &PutPolicy,
+    ) -> Result<PolicyView, ClientError> {
+        self.put_component(&format!("/v1/policies/{name}/candidate"), policy).await
+    }
+
+    /// Compiling takes longer than an answer may.
+    async fn put_component(&self, path: &str, policy: &PutPolicy) -> Result<PolicyView, ClientError> {
+        self.answer_within(self.request(Method::PUT, path).json(policy), COMPILE_TIMEOUT).await
+    }
+
+    /// Stops asking the candidate.
+    pub async fn delete_candidate(&self, name: &PolicyName) -> Result<PolicyView, ClientError> {
+        self.answer(self.request(Method::DELETE, &format!("/v1/policies/{name}/candidate"))).await
+    }
+
+    /// Takes the candidate into use.
+    pub async fn promote_policy(&self, name: &PolicyName) -> Result<PolicyView, ClientError> {
+        self.answer(self.request(Method::POST, &format!("/v1/policies/{name}/promote"))).await
+    }
+
+    /// Goes back to what answered before.
+    pub async fn roll_back_policy(&self, name: &PolicyName) -> Result<PolicyView, ClientError> {
+        self.answer(self.request(Method::POST, &format!("/v1/policies/{name}/rollback"))).await
+    }
+
+    /// Gives a policy other settings; none are the component's defaults.
+    pub async fn set_policy_settings(
+        &self,
+        name: &PolicyName,
+        settings: Option<serde_json::Value>,
+    ) -> Result<PolicyView, ClientError> {
+        let body = SetPolicySettings { settings };
+        self.answer(self.request(Method::PUT, &format!("/v1/policies/{name}/settings")).json(&body)).await
+    }
+
+    /// Says what happens if a policy has no answer.
+    pub async fn set_policy_on_failure(
+        &self,
+        name: &PolicyName,
+        on_failure: OnFailure,
+    ) -> Result<PolicyView, ClientError> {
+        let body = SetOnFailure { on_failure };
+        self.answer(self.request(Method::PUT, &format!("/v1/policies/{name}/on-failure")).json(&body)).await
+    }
+
+    /// Removes a policy that nothing names.
+    pub async fn delete_policy(&self, name: &PolicyName) -> Result<(), ClientError> {
+        self.remove(&format!("/v1/policies/{name}")).await
+    }
+
+    /// The bytes of a policy's component: the one that answers, or another release's.
+    pub async fn policy_component(
+        &self,
+        name: &PolicyName,
+        digest: Option<&Digest>,
+    ) -> Result<Vec<u8>, ClientError> {
+        let query: Vec<_> = digest.map(|digest| ("digest", digest.to_string())).into_iter().collect();
+        let request = self.request(Method::GET, &format!("/v1/policies/{name}/component")).query(&query);
+        let response = self.send(request.timeout(COMPILE_TIMEOUT)).await?;
+        let body = response.bytes().await.map_err(|error| ClientError::unreachable(&self.server, error))?;
+        Ok(body.to_vec())
+    }
+
+    /// What the candidate would have done.
+    pub async fn shadow_report(&self, name: &PolicyName) -> Result<ShadowReport, ClientError> {
+        self.get(&format!("/v1/policies/{name}/shadow")).await
+    }
+
+    /// Keys that are trusted.
+    pub async fn trust_roots(&self) -> Result<Vec<TrustRootView>, ClientError> {
+        self.get("/v1/policy-trust").await
+    }
+
+    /// Trusts a key.
+    pub async fn put_trust_root(
+        &self,
+        name: &TrustName,
+        root: &PutTrustRoot,
+    ) -> Result<TrustRootView, ClientError> {
+        self.answer(self.request(Method::PUT, &format!("/v1/policy-trust/{name}")).json(root)).await
+    }
+
+    /// Trusts a key no more.
+    pub async fn delete_trust_root(&self, name: &TrustName) -> Result<(), ClientError> {
+        self.remove(&format!("/v1/policy-trust/{name}")).await
     }
 
     /// Decisions, newest first.
     pub async fn decisions(&self, instance: Option<&InstanceId>) -> Result<Vec<DecisionView>, ClientError> {
         let query: Vec<_> = instance.map(|id| ("instance", id.to_string())).into_iter().collect();
-        self.answer(self.request(Method::GET, "/v1/decisions").query(&query)).await
+        self.decisions_where(&query).await
+    }
+
+    /// Decisions that fit all of `instance`, `subject`, `policy`, `kind`, `since_ms` and `limit`, newest first.
+    pub async fn decisions_where(&self, query: &[(&str, String)]) -> Result<Vec<DecisionView>, ClientError> {
+        self.answer(self.request(Method::GET, "/v1/decisions").query(query)).await
+    }
+
+    /// One decision.
+    pub async fn decision(&self, id: u64) -> Result<DecisionView, ClientError> {
+        self.get(&format!("/v1/decisions/{id}")).await
+    }
+
+    /// What was asked.
+    pub async fn decision_input(&self, id: u64) -> Result<serde_json::Value, ClientError> {
+        self.get(&format!("/v1/decisions/{id}/input")).await
     }
 
     /// A one-time join token.

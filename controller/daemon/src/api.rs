@@ -3,6 +3,7 @@
 mod catalogue;
 mod changes;
 mod console;
+mod decisions;
 mod documents;
 mod hosts;
 mod interpositions;
@@ -13,8 +14,6 @@ mod planned;
 mod policies;
 mod streams;
 mod tokens;
-
-pub(crate) use policies::install as install_policy;
 
 use crate::app::App;
 use crate::problem::{Answer, Refused};
@@ -35,8 +34,8 @@ use utoipa_axum::routes;
 const BODY_LEN_MAX: usize = 1 << 20;
 /// Largest body of a publish: the hashes of a very large image in base64.
 const PUBLISH_LEN_MAX: usize = 64 << 20;
-/// Largest component in bytes.
-const COMPONENT_LEN_MAX: usize = 32 << 20;
+/// Largest body with a component: 32 MiB in base64, its signature and settings.
+const COMPONENT_LEN_MAX: usize = 44 << 20;
 
 /// Path parameters, refused in our words.
 pub(crate) struct Named<T>(pub(crate) T);
@@ -93,12 +92,23 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(objects::sites))
         .routes(routes!(objects::volumes))
         .routes(routes!(objects::delete_volume))
-        .routes(routes!(objects::decisions))
+        .routes(routes!(decisions::list))
+        .routes(routes!(decisions::one))
+        .routes(routes!(decisions::input))
         .routes(routes!(objects::version))
         .routes(routes!(catalogue::appliances))
         .routes(routes!(catalogue::appliance))
         .routes(routes!(catalogue::put_publisher))
-        .routes(routes!(policies::policies))
+        .routes(routes!(policies::list))
+        .routes(routes!(policies::delete_candidate))
+        .routes(routes!(policies::promote))
+        .routes(routes!(policies::roll_back))
+        .routes(routes!(policies::put_settings))
+        .routes(routes!(policies::put_on_failure))
+        .routes(routes!(policies::component))
+        .routes(routes!(policies::shadow))
+        .routes(routes!(policies::trust))
+        .routes(routes!(policies::put_trust, policies::delete_trust))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(tokens::join))
@@ -128,7 +138,8 @@ fn described() -> OpenApiRouter<App> {
         )
         .merge(
             OpenApiRouter::new()
-                .routes(routes!(policies::put_policy))
+                .routes(routes!(policies::one, policies::put, policies::delete))
+                .routes(routes!(policies::put_candidate))
                 .layer(DefaultBodyLimit::max(COMPONENT_LEN_MAX)),
         )
 }

@@ -194,7 +194,13 @@ async fn one<Q: Question>(
     }
     let (shared, digest, asked) = (Arc::clone(policies), release.digest, question.clone());
     let called = tokio::task::spawn_blocking(move || call(&shared, &digest, &asked)).await;
-    let answer = called.map_err(|error| Refused::internal(&error))?;
+    let answer = match called {
+        Ok(answer) => answer,
+        Err(error) => {
+            policies.health.forget(policy_name, &release.digest);
+            return Err(Refused::internal(&error));
+        }
+    };
     policies.health.note(policy_name, release, &answer, unix_ms());
     match answer {
         Ok(answered) => {
@@ -213,6 +219,8 @@ pub(crate) struct Failure {
     pub(crate) class: String,
     /// For people.
     pub(crate) text: String,
+    /// Of the runtime, if it came to a call.
+    pub(crate) error: Option<PolicyError>,
 }
 
 /// Asks a component by its digest. Blocks.
@@ -224,8 +232,12 @@ pub(crate) fn call<Q: Question>(
     digest: &Digest,
     question: &Q,
 ) -> Result<Answered<Q::Verdict>, Failure> {
-    let policy = policies.get(digest).map_err(|text| Failure { class: "component".into(), text })?;
-    question.ask(&policy).map_err(|error| Failure { class: class(&error), text: chain(&error).to_string() })
+    let policy =
+        policies.get(digest).map_err(|text| Failure { class: "component".into(), text, error: None })?;
+    question.ask(&policy).map_err(|error| {
+        let text = chain(&error).to_string();
+        Failure { class: class(&error), text, error: Some(error) }
+    })
 }
 
 /// `deadline`, `memory`, ...: the tag that the error has in JSON.

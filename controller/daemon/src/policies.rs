@@ -2,12 +2,13 @@
 
 use crate::health::Health;
 use crate::problem::{Answer, Refused};
+use crate::settings;
 use crate::shadow::WAITING_MAX;
 use chassis::telemetry::chain;
-use controller_api::policy::{PolicyKind, PolicyOrigin, PolicyRelease};
+use controller_api::policy::PolicyKind;
 use controller_model::{Cluster, name};
 use plugins_runtime::{Compiler, Kind, Limits, LoadError, Policy, Runtime, StartError};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,39 +57,67 @@ impl Policies {
         self.last_decision.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Compiles a component, asks it who it is, and keeps its bytes. Blocks: seconds for a large one.
+    /// Compiles a component and asks it who it is. Blocks: seconds for a large one. Nothing is kept.
     ///
     /// # Errors
     /// It is no policy: 422 with the runtime's reason.
-    pub(crate) fn take_in(
-        &self,
-        bytes: &[u8],
-        origin: PolicyOrigin,
-        now_ms: u64,
-    ) -> Answer<(PolicyKind, PolicyRelease)> {
-        let policy = self.runtime.load(bytes).map_err(|error| refuse(&error))?;
-        let (manifest, digest) = (policy.manifest().clone(), policy.digest());
-        let release = PolicyRelease {
-            component: manifest.name,
-            version: manifest.version,
-            digest,
-            summary: manifest.summary,
-            size_bytes: bytes.len() as u64,
-            origin,
-            since_ms: now_ms,
-            settings: None,
-        };
-        let path = self.path(&digest);
-        chassis::durable::write(&path, bytes, 0o600).map_err(|error| Refused::unwritten(&path, error))?;
-        let kind = kind(policy.kind());
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, policy);
-        Ok((kind, release))
+    pub(crate) fn load(&self, bytes: &[u8]) -> Answer<Arc<Policy>> {
+        self.runtime.load(bytes).map_err(|error| refuse(&error))
     }
 
-    /// Removes the bytes of a component that the store was not told of.
+    /// Keeps the bytes of a component that was loaded from them.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub(crate) fn keep(&self, policy: Arc<Policy>, bytes: &[u8]) -> Answer<()> {
+        let digest = policy.digest();
+        let path = self.path(&digest);
+        chassis::durable::write(&path, bytes, 0o600).map_err(|error| Refused::unwritten(&path, error))?;
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, policy);
+        Ok(())
+    }
+
+    /// Removes the bytes of a component that the store does not speak of.
     pub(crate) fn discard(&self, digest: &Digest) {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
         discard(&self.path(digest));
+    }
+
+    /// Removes what a crash left behind: files between being written and being spoken of, or the other way round.
+    pub(crate) fn sweep(&self, cluster: &Cluster) {
+        let needed: BTreeSet<PathBuf> = cluster
+            .policies
+            .values()
+            .flat_map(|policy| policy.releases())
+            .map(|release| self.path(&release.digest))
+            .collect();
+        let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| !needed.contains(path))
+        {
+            discard(&path);
+        }
+    }
+
+    /// The bytes of a component, as they were taken in.
+    ///
+    /// # Errors
+    /// They are gone, or were changed since.
+    pub(crate) fn bytes(&self, digest: &Digest) -> Result<Vec<u8>, String> {
+        let bytes =
+            std::fs::read(self.path(digest)).map_err(|error| format!("its component is lost: {error}"))?;
+        if name::digest(&bytes) != *digest {
+            return Err("its component on disk was changed: install it again".into());
+        }
+        Ok(bytes)
+    }
+
+    /// Judges settings by the component's schema, then by the component itself. Blocks.
+    ///
+    /// # Errors
+    /// The component cannot be asked, or does not accept them: 422 with a JSON pointer for each place.
+    pub(crate) fn check_settings(&self, digest: &Digest, settings: &serde_json::Value) -> Answer<()> {
+        let policy = self.get(digest).map_err(Refused::invalid)?;
+        settings::check(&policy, settings)
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
@@ -107,19 +136,6 @@ impl Policies {
         let policy = self.runtime.load(&bytes).map_err(|error| chain(&error).to_string())?;
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(*digest, Arc::clone(&policy));
         Ok(policy)
-    }
-
-    /// A component as it was taken in. Blocks.
-    ///
-    /// # Errors
-    /// Its bytes are gone or were changed.
-    pub(crate) fn bytes(&self, digest: &Digest) -> Result<Vec<u8>, String> {
-        let bytes =
-            std::fs::read(self.path(digest)).map_err(|error| format!("its component is lost: {error}"))?;
-        if name::digest(&bytes) != *digest {
-            return Err("its component on disk was changed: install it again".into());
-        }
-        Ok(bytes)
     }
 }
 

@@ -5,6 +5,7 @@ use crate::app::{App, Parts};
 use crate::auth;
 use crate::config::Config;
 use crate::identity::{Authority, IdentityError};
+use crate::install::{self, Delivery, Place, Voucher};
 use crate::ledger::{Act, Ledger, OpenError, Who, Writes};
 use crate::library::Library;
 use crate::live::Live;
@@ -184,23 +185,40 @@ async fn admin_token(app: &App) -> Result<(), StartError> {
     made.map(drop).map_err(|error| refused(&error))
 }
 
-/// A policy that is missing or broken is said so and does not keep the controller from starting: nothing is placed by it.
+/// The package's policies: installed if they are missing, upgraded if the package brings one that this policy never was.
+/// One that is missing in the package or broken is said so and does not keep the controller from starting.
 async fn first_policies(app: &App, folder: &Path) {
+    app.policies.sweep(&app.ledger.cluster());
     for name in FIRST_PARTY {
         let Ok(name) = name.parse::<PolicyName>() else { continue };
-        if app.ledger.cluster().policies.contains_key(&name) {
+        let held = app.ledger.cluster().policies.get(&name).map(|held| held.value.clone());
+        // What somebody else vouches for was chosen by the operator.
+        if held.as_ref().is_some_and(|held| matches!(held.active.origin, PolicyOrigin::Signed { .. })) {
             continue;
         }
         let path = folder.join(format!("{name}.wasm"));
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
+            Err(error) if held.is_some() => {
+                tracing::debug!(policy = %name, path = %path.display(), %error, "no newer first-party policy");
+                continue;
+            }
             Err(error) => {
                 tracing::warn!(policy = %name, path = %path.display(), %error, "no first-party policy installed");
                 continue;
             }
         };
+        let digest = controller_model::name::digest(&bytes);
+        let known = |held: &record::Policy| {
+            held.left == Some(digest) || held.releases().any(|release| release.digest == digest)
+        };
+        if held.as_ref().is_some_and(known) {
+            continue;
+        }
         let act = Act { who: &Who::Controller, action: "policy-install", object: format!("policy/{name}") };
-        match api::install_policy(app, &act, name.clone(), bytes.into(), PolicyOrigin::BuiltIn).await {
+        let delivery =
+            Delivery { bytes: bytes.into(), voucher: Voucher::BuiltIn, settings: None, place: Place::Active };
+        match install::take_in(app, &act, &name, delivery).await {
             Ok(view) => {
                 let release = view.active;
                 tracing::info!(policy = %name, version = release.version, digest = %release.digest, "policy installed")

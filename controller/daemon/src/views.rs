@@ -3,18 +3,21 @@
 use crate::app::{App, is_ready};
 use crate::live::Seen;
 use crate::networks;
+use chassis::clock::unix_ms;
 use controller_api::agent::{InstanceState, InstanceStatus};
 use controller_api::host::AttestationView;
-use controller_api::policy::{DecisionView, OnFailure, PolicyView};
+use controller_api::policy::{DecisionView, PolicyOrigin, PolicyView, TrustName, TrustRootView};
 use controller_api::rest::{
     ApplianceView, BundleView, CatalogueVersion, DeploymentView, HostView, InstanceView, PortView, SiteView,
     VolumeView,
 };
 use controller_api::stream::{HoldProgress, HoldView};
 use controller_model::cluster::Stored;
-use controller_model::{Cluster, record, streams};
+use controller_model::{Cluster, policy, record, streams};
 use std::collections::{BTreeMap, BTreeSet};
-use types::{ApplianceRef, BundleName, DeploymentName, HostName, InstanceId, PolicyName, SiteName, VersionName};
+use types::{
+    ApplianceRef, BundleName, DeploymentName, HostName, InstanceId, PolicyName, SiteName, VersionName,
+};
 
 pub(crate) fn bundle(cluster: &Cluster, name: &BundleName) -> Option<BundleView> {
     let held = cluster.bundles.get(name)?;
@@ -229,16 +232,11 @@ pub(crate) fn hold(
 
 pub(crate) fn policy(app: &App, cluster: &Cluster, name: &PolicyName) -> Option<PolicyView> {
     let held = &cluster.policies.get(name)?.value;
-    let bundles = cluster
-        .bundles
-        .iter()
-        .filter(|(_, spec)| spec.policies.placement.as_ref() == Some(name))
-        .map(|(bundle, _)| format!("bundle/{bundle}"));
-    let fallbacks = cluster
-        .policies
-        .iter()
-        .filter(|(_, other)| other.on_failure == OnFailure::Fallback(name.clone()))
-        .map(|(other, _)| format!("policy/{other}"));
+    let now_ms = unix_ms();
+    let mut health = app.policies.health.of(name, &held.active.digest, now_ms);
+    if health.problem.is_none() {
+        health.problem = policy::doubt(cluster, held.kind, &held.active, now_ms);
+    }
     Some(PolicyView {
         name: name.clone(),
         kind: held.kind,
@@ -246,8 +244,23 @@ pub(crate) fn policy(app: &App, cluster: &Cluster, name: &PolicyName) -> Option<
         on_failure: held.on_failure.clone(),
         earlier: held.earlier.clone(),
         candidate: held.candidate.clone(),
-        used_by: bundles.chain(fallbacks).collect(),
-        health: app.policies.health.of(name, &held.active.digest),
+        used_by: policy::users(cluster, name),
+        health,
+    })
+}
+
+pub(crate) fn trust_root(cluster: &Cluster, name: &TrustName) -> Option<TrustRootView> {
+    let held = &cluster.trust.get(name)?.value;
+    let vouched = |policy: &record::Policy| matches!(&policy.active.origin, PolicyOrigin::Signed { root, .. } if root == name.as_str());
+    let policies = cluster.policies.iter().filter(|(_, policy)| vouched(policy));
+    Some(TrustRootView {
+        name: name.clone(),
+        key: held.key.clone(),
+        key_id: controller_model::name::digest(&held.key.0),
+        kinds: held.kinds.clone(),
+        expires_ms: held.expires_ms,
+        added_ms: held.added_ms,
+        policies: policies.map(|(policy, _)| policy.clone()).collect(),
     })
 }
 

@@ -10,7 +10,7 @@ use controller_store::{Redb, Store, Transaction};
 use sha2::{Digest as _, Sha256};
 use std::fmt::Debug;
 use std::time::Duration;
-use support::{DEADLINE, OFFICE, Publisher, SITE, furnish, no_policies, real_policies, start};
+use support::{DEADLINE, OFFICE, Publisher, SITE, component, furnish, no_policies, start, trusted};
 use types::{Digest, Revision};
 
 fn refused<T: Debug>(result: Result<T, ClientError>, code: ProblemCode, message: &str) {
@@ -205,8 +205,18 @@ async fn what_is_no_policy_is_not_installed() {
     let mine: types::PolicyName = "mine".parse().unwrap();
     let state = tempfile::tempdir().unwrap();
     let running = start(state.path(), no_policies()).await;
+    let author = trusted(&running.admin).await;
     let before = running.admin.version().await.unwrap().revision;
-    let put = |bytes: &[u8]| running.admin.put_policy(&mine, bytes.to_vec());
+    // Signed by somebody who is trusted, and still nothing that can run.
+    let put = async |bytes: &[u8]| {
+        let statement = plugins_artifact::Statement {
+            component: plugins_artifact::digest(bytes),
+            kind: plugins_artifact::Kind::Placement,
+            name: "mine".into(),
+            version: "1.0.0".into(),
+        };
+        running.admin.put_policy(&mine, &author.sign(bytes, &statement)).await
+    };
     for (bytes, message) in [
         (&b""[..], "this is not WebAssembly: give the .wasm file of a component"),
         (b"\x7fELF", "this is not WebAssembly: give the .wasm file of a component"),
@@ -221,7 +231,7 @@ async fn what_is_no_policy_is_not_installed() {
     ] {
         refused(put(bytes).await, ProblemCode::Invalid, message);
     }
-    let whole = std::fs::read(real_policies().join("balanced.wasm")).unwrap();
+    let whole = component("balanced");
     let error = put(&whole[..whole.len() / 2]).await.unwrap_err();
     assert_eq!(error.code(), Some(ProblemCode::Invalid), "{error}");
     assert!(error.to_string().starts_with("the component is damaged or not supported: "), "{error}");

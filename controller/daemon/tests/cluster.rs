@@ -8,7 +8,9 @@ use controller_api::agent::{InstanceState, InstanceStatus, ToAgent, ToController
 use controller_api::rest::{DeploymentView, ProblemCode};
 use netd_api::Uplink;
 use std::time::Duration;
-use support::{Agent, DEADLINE, OFFICE, Running, furnish, no_policies, real_policies, start, status};
+use support::{
+    Agent, DEADLINE, OFFICE, Running, component, furnish, no_policies, real_policies, start, status, trusted,
+};
 use tokio_tungstenite::tungstenite::Message;
 use types::InstanceId;
 
@@ -106,8 +108,9 @@ async fn without_a_policy_or_a_host_an_instance_waits_and_says_why() {
     assert_eq!(view.instances[0].state, InstanceState::Pending);
     assert_eq!(view.instances[0].placement.as_ref().unwrap().verdict, "error");
 
-    let path = real_policies().join("balanced.wasm");
-    running.admin.put_policy(&"balanced".parse().unwrap(), std::fs::read(path).unwrap()).await.unwrap();
+    let author = trusted(&running.admin).await;
+    let balanced = author.signed(&component("balanced"));
+    running.admin.put_policy(&"balanced".parse().unwrap(), &balanced).await.unwrap();
     let view = wait_for(&running, |view| view.instances[0].reason.as_deref() != Some(why)).await;
     assert!(view.instances.iter().all(|instance| instance.host.is_none()), "there is no host");
 

@@ -7,7 +7,7 @@ mod support;
 
 use daemon::{client, site, spawn};
 use std::process::Command;
-use support::DEADLINE;
+use support::{Author, DEADLINE, component};
 
 #[tokio::test]
 async fn nothing_acknowledged_is_lost_when_the_daemon_is_killed() {
@@ -60,4 +60,48 @@ fn a_wrong_configuration_is_refused_with_its_place() {
     assert!(String::from_utf8_lossy(&run().stderr).contains("public_names is empty"));
     std::fs::write(&config, "public_names = [\"a\"]\n").unwrap();
     assert!(run().status.success());
+}
+
+#[tokio::test]
+async fn a_daemon_killed_while_policies_change_has_the_components_it_speaks_of_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let name: types::PolicyName = "mine".parse().unwrap();
+    let author = Author::new();
+    let both = [author.signed(&component("balanced")), author.signed(&component("packed"))];
+    for round in 0..4_u64 {
+        let (mut daemon, url) = spawn(folder.path());
+        let (client, killed) = (client(folder.path(), &url), client(folder.path(), &url));
+        let root = author.root(&[controller_api::policy::PolicyKind::Placement]);
+        client.put_trust_root(&"acme".parse().unwrap(), &root).await.unwrap();
+        check_components(folder.path(), &client).await;
+        let (name, both) = (name.clone(), both.clone());
+        let writer = tokio::spawn(async move {
+            let mut number = 0;
+            while killed.put_policy(&name, &both[number % 2]).await.is_ok() {
+                number += 1;
+            }
+        });
+        // Somewhere in the middle of one of them.
+        tokio::time::sleep(std::time::Duration::from_millis(150 + 170 * round)).await;
+        daemon.0.kill().unwrap();
+        tokio::time::timeout(DEADLINE, writer).await.unwrap().unwrap();
+    }
+    let (_daemon, url) = spawn(folder.path());
+    check_components(folder.path(), &client(folder.path(), &url)).await;
+}
+
+/// Every release's bytes are there, and nothing else is.
+async fn check_components(folder: &std::path::Path, client: &controller_client::Client) {
+    let mut expected = std::collections::BTreeSet::new();
+    for policy in client.policies().await.unwrap() {
+        for release in std::iter::once(&policy.active).chain(&policy.earlier) {
+            let bytes = client.policy_component(&policy.name, Some(&release.digest)).await.unwrap();
+            assert_eq!(plugins_artifact::digest(&bytes), release.digest);
+            expected.insert(format!("{}.wasm", release.digest.hex()));
+        }
+    }
+    let found = std::fs::read_dir(folder.join("state/policies")).unwrap();
+    let found: std::collections::BTreeSet<_> =
+        found.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(found, expected);
 }

@@ -9,7 +9,7 @@ use controller_api::rest::{Problem, ProblemCode};
 use controller_client::{Client, ClientError};
 use std::fmt::Debug;
 use std::path::Path;
-use support::{Publisher, real_policies};
+use support::{Publisher, component, trusted};
 use xtask::small_disk::SmallDisk;
 
 fn full<T: Debug>(result: Result<T, ClientError>) -> Problem {
@@ -41,19 +41,20 @@ async fn apply_until_full(client: &Client) -> usize {
 #[tokio::test]
 async fn a_full_disk_refuses_with_one_clear_error_and_loses_nothing() {
     let disk = SmallDisk::new(16 << 20).unwrap();
-    let policy = std::fs::read(real_policies().join("balanced.wasm")).unwrap();
+    let component = component("balanced");
     let name: types::PolicyName = "balanced".parse().unwrap();
     let (running, url) = daemon::spawn(disk.path());
     let client = daemon::client(disk.path(), &url);
     let publisher = Publisher::new();
     client.put_publisher(&"acme".parse().unwrap(), &publisher.public()).await.unwrap();
+    let policy = trusted(&client).await.signed(&component);
     disk.fill().unwrap();
 
     let version = publisher.version("gateway", "1.0.0", 1);
     let state = disk.path().join("state");
     let problem = full(client.publish(&version).await);
     assert!(problem.message.contains("/state/images/"), "{problem:?}");
-    let problem = full(client.put_policy(&name, policy.clone()).await);
+    let problem = full(client.put_policy(&name, &policy).await);
     assert!(problem.message.contains("/state/policies/"), "{problem:?}");
     assert_eq!((files(&state.join("images")), files(&state.join("policies"))), (0, 0));
     assert!(client.appliances().await.unwrap().is_empty() && client.policies().await.unwrap().is_empty());
@@ -65,7 +66,7 @@ async fn a_full_disk_refuses_with_one_clear_error_and_loses_nothing() {
     full(client.apply(daemon::site(taken), false).await);
     assert_eq!(client.version().await.unwrap().revision, revision);
     assert_eq!(client.sites().await.unwrap().len(), taken);
-    assert_eq!(client.audit(0).await.unwrap().len(), taken + 2);
+    assert_eq!(client.audit(0).await.unwrap().len(), taken + 3);
     assert_eq!(daemon::get(disk.path(), &url, "/healthz").await, 200);
 
     // Killed, it starts on the full disk with all it took.
@@ -78,12 +79,12 @@ async fn a_full_disk_refuses_with_one_clear_error_and_loses_nothing() {
     disk.free().unwrap();
     client.apply(daemon::site(taken), false).await.unwrap();
     client.publish(&version).await.unwrap();
-    client.put_policy(&name, policy).await.unwrap();
+    client.put_policy(&name, &policy).await.unwrap();
     drop(running);
     let (_running, url) = daemon::spawn(disk.path());
     let client = daemon::client(disk.path(), &url);
     assert_eq!(client.sites().await.unwrap().len(), taken + 1);
     assert_eq!((client.appliances().await.unwrap().len(), client.policies().await.unwrap().len()), (1, 1));
     let numbers: Vec<u64> = client.audit(0).await.unwrap().iter().map(|entry| entry.number).collect();
-    assert_eq!(numbers, (1..=taken as u64 + 5).collect::<Vec<_>>(), "the chain has no gap and no fork");
+    assert_eq!(numbers, (1..=taken as u64 + 6).collect::<Vec<_>>(), "the chain has no gap and no fork");
 }

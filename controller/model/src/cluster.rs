@@ -3,7 +3,7 @@
 use crate::record;
 use controller_api::agent::{HostDesired, HostFacts};
 use controller_api::document::{BundleSpec, DeploymentSpec, SiteSpec};
-use controller_api::policy::{DecisionView, ShadowView};
+use controller_api::policy::{DecisionView, ShadowView, TrustName};
 use controller_api::rest::PublisherKey;
 use controller_api::stream::LimitScope;
 use serde::de::DeserializeOwned;
@@ -80,6 +80,8 @@ pub struct Cluster {
     pub checkpoints: Table<(DeploymentName, String), record::Checkpoint>,
     /// By name.
     pub policies: Table<PolicyName, record::Policy>,
+    /// Keys that vouch for policies, by the operator's name for them.
+    pub trust: Table<TrustName, record::TrustRoot>,
     /// By number.
     pub decisions: Table<u64, DecisionView>,
     /// What candidates would have answered, by the decision's number.
@@ -144,6 +146,7 @@ impl Cluster {
                 let (deployment, checkpoint) = name.split_once('/').unwrap_or((name, ""));
                 set(&mut self.checkpoints, (deployment.parse()?, checkpoint.to_owned()), value, revision)
             }
+            "trust" => set(&mut self.trust, name.parse()?, value, revision),
             "policies" => set(&mut self.policies, name.parse()?, value, revision),
             "decisions" => {
                 let number = name.parse()?;

@@ -26,6 +26,7 @@ pub mod interpose;
 pub mod name;
 mod network;
 pub mod placement;
+pub mod policy;
 pub mod profiles;
 pub mod reach;
 pub mod record;

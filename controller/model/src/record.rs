@@ -14,6 +14,7 @@
 //! | `publishers/NAME` | `PublisherKey` |
 //! | `images/HEX` | [`Image`] |
 //! | `policies/NAME` | [`Policy`] |
+//! | `trust/NAME` | [`TrustRoot`] |
 //! | `decisions/NUMBER`, `inputs/NUMBER`, `shadows/NUMBER` | `DecisionView`, what was asked, `ShadowView` |
 //! | `holds/PUBLISHER/APPLIANCE/VERSION` | [`Hold`] |
 //! | `limits/all`, `limits/site/NAME`, `limits/host/NAME` | `Limits` |
@@ -299,10 +300,34 @@ pub struct Policy {
     /// What is asked beside it, without effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<PolicyRelease>,
+    /// The component that the last rollback left: the package does not bring it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Digest>,
 }
 
 /// Releases of a policy that can be gone back to.
 pub const EARLIER_MAX: usize = 10;
+
+impl Policy {
+    /// All releases whose components are needed.
+    pub fn releases(&self) -> impl Iterator<Item = &PolicyRelease> {
+        std::iter::once(&self.active).chain(&self.earlier).chain(&self.candidate)
+    }
+}
+
+/// A key that is trusted to vouch for policies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustRoot {
+    /// Ed25519 public key, 32 bytes.
+    pub key: Base64,
+    /// What it may vouch for.
+    pub kinds: BTreeSet<PolicyKind>,
+    /// Nothing new is taken in by it from then on, milliseconds since 1970 UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_ms: Option<u64>,
+    /// Milliseconds since 1970 UTC.
+    pub added_ms: u64,
+}
 
 /// A version that replaces others, as its policy left it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

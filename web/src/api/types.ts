@@ -151,10 +151,29 @@ export interface ChoiceView {
 
 export type Verdict = 'place' | 'defer' | 'refuse' | 'error'
 
+/** Who answered instead of the policy that was asked. */
+export interface FallbackView {
+  policy: string
+  because: string
+}
+
+/** What a policy's candidate would have answered. */
+export interface ShadowView {
+  policy: string
+  component: string
+  digest: Digest
+  differs: boolean
+  outcome: string
+  took_us: number
+}
+
+/** A placement's decision: other kinds are on no page yet. */
 export interface DecisionView {
   id: number
   at_ms: number
   instance: InstanceId
+  fallback?: FallbackView
+  shadow?: ShadowView
   policy: string
   component: string
   digest: Digest

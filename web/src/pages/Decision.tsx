@@ -70,6 +70,16 @@ export function Decision({ decision }: { decision: DecisionView }) {
           ))}
         </ul>
       )}
+      {decision.fallback !== undefined && (
+        <p>
+          <strong>{decision.fallback.policy}</strong> was asked instead: {decision.fallback.because}
+        </p>
+      )}
+      {decision.shadow?.differs === true && (
+        <p>
+          The candidate <strong>{decision.shadow.component}</strong> would have answered: {decision.shadow.outcome}
+        </p>
+      )}
       <p className="hint">
         Decision {decision.id}, <Time atMs={decision.at_ms} />, took {formatDuration(decision.took_us / 1000)}. Component{' '}
         {decision.component} <code title={decision.digest}>{shortDigest(decision.digest)}</code>, input{' '}

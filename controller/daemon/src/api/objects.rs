@@ -1,6 +1,6 @@
 //! What is there.
 
-use super::{Asked, Named};
+use super::Named;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::ledger::{Act, Writes};
@@ -10,17 +10,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use controller_api::rest::{
-    BundleView, DecisionView, DeploymentView, HostView, InstanceView, Problem, SiteView, VersionView,
-    VolumeView,
+    BundleView, DeploymentView, HostView, InstanceView, Problem, SiteView, VersionView, VolumeView,
 };
 use controller_model::apply::{self, Refusal};
 use controller_model::{Cluster, Draft};
-use serde::Deserialize;
 use types::{BundleName, DeploymentName, HostName, InstanceId, MemberName, VolumeName};
-use utoipa::IntoParams;
-
-/// Decisions of one answer.
-const DECISIONS_SHOWN_MAX: usize = 200;
 
 fn id(deployment: DeploymentName, member: MemberName) -> InstanceId {
     InstanceId { deployment, member }
@@ -184,31 +178,6 @@ pub(crate) async fn delete_volume(
     remove(&app, &caller, format!("volume/{id}/{name}"), |draft| apply::delete_volume(draft, &id, &name))
         .await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct AboutInstance {
-    /// Only decisions about this one, `deployment/member`.
-    #[param(value_type = Option<String>)]
-    instance: Option<InstanceId>,
-}
-
-/// Decisions, newest first, 200 at most.
-#[utoipa::path(get, path = "/v1/decisions", tag = "policies", params(AboutInstance),
-    responses((status = 200, body = Vec<DecisionView>)))]
-pub(crate) async fn decisions(
-    State(app): State<App>,
-    Asked(query): Asked<AboutInstance>,
-) -> Json<Vec<DecisionView>> {
-    let cluster = app.ledger.cluster();
-    let wanted = |decision: &DecisionView| {
-        query.instance.as_ref().is_none_or(|id| decision.instance.as_ref() == Some(id))
-    };
-    let newest =
-        cluster.decisions.iter().rev().filter(|(_, stored)| wanted(stored)).map(|(number, _)| *number);
-    Json(newest.take(DECISIONS_SHOWN_MAX).filter_map(|number| views::decision(&cluster, number)).collect())
 }
 
 /// What answers.

@@ -3,11 +3,8 @@
 use super::{Answered, Question};
 use controller_api::policy::PolicyKind;
 use plugins_runtime::checkpoint::{CheckpointInput, CheckpointPlan};
-use plugins_runtime::{Policy, PolicyError};
+use plugins_runtime::{Outcome as _, Policy, PolicyError};
 use types::Digest;
-
-/// Checkpoints that a line names.
-const NAMED_MAX: usize = 4;
 
 impl Question for CheckpointInput {
     type Verdict = CheckpointPlan;
@@ -28,25 +25,10 @@ impl Question for CheckpointInput {
     }
 
     fn word(plan: &CheckpointPlan) -> &'static str {
-        match (&plan.take, plan.discards.is_empty()) {
-            (Some(_), _) => "take",
-            (None, false) => "discard",
-            (None, true) => "wait",
-        }
+        plan.word()
     }
 
     fn outcome(plan: &CheckpointPlan) -> String {
-        let dropped: Vec<&str> =
-            plan.discards.iter().take(NAMED_MAX).map(|discard| discard.checkpoint.as_str()).collect();
-        let more = match plan.discards.len().saturating_sub(NAMED_MAX) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        match (&plan.take, dropped.is_empty()) {
-            (Some(_), true) => "take one".to_owned(),
-            (Some(_), false) => format!("take one, drop {}{more}", dropped.join(", ")),
-            (None, false) => format!("drop {}{more}", dropped.join(", ")),
-            (None, true) => "wait".to_owned(),
-        }
+        plan.outcome()
     }
 }

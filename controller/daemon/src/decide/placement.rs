@@ -3,7 +3,7 @@
 use super::{Answered, Question};
 use controller_api::policy::PolicyKind;
 use plugins_runtime::placement::{PlacementInput, Verdict};
-use plugins_runtime::{Policy, PolicyError};
+use plugins_runtime::{Outcome as _, Policy, PolicyError};
 use types::Digest;
 
 impl Question for PlacementInput {
@@ -25,20 +25,10 @@ impl Question for PlacementInput {
     }
 
     fn word(verdict: &Verdict) -> &'static str {
-        match verdict {
-            Verdict::Place { .. } => "place",
-            Verdict::Defer { .. } => "defer",
-            Verdict::Refuse { .. } => "refuse",
-        }
+        verdict.word()
     }
 
-    /// Its first choice counts: reasons and scores may differ.
     fn outcome(verdict: &Verdict) -> String {
-        match verdict {
-            Verdict::Place { choices, .. } => {
-                format!("place on {}", choices.first().map_or("no host", |choice| choice.host.as_str()))
-            }
-            other => Self::word(other).to_owned(),
-        }
+        verdict.outcome()
     }
 }

@@ -5,6 +5,7 @@ use chassis::tls::Identity;
 use controller_api::agent::{
     Hello, HostDesired, HostFacts, HostStatus, JoinRequest, PROTOCOL, ToAgent, ToController,
 };
+use controller_api::policy::{PolicyKind, PutPolicy, PutTrustRoot};
 use controller_api::rest::{JoinTokenRequest, PublishVersion, PublisherKey, SignedVersion};
 use controller_client::Client;
 use controller_daemon::Server;
@@ -289,4 +290,54 @@ pub async fn furnish(running: &Running) -> Publisher {
     running.admin.publish(&publisher.version("workspace", "1.0.0", 2)).await.unwrap();
     running.admin.apply(SITE, false).await.unwrap();
     publisher
+}
+
+/// Somebody who writes policies, or vouches for them.
+pub struct Author {
+    pub key: plugins_artifact::SecretKey,
+}
+
+impl Author {
+    pub fn new() -> Self {
+        Self { key: plugins_artifact::SecretKey::generate().unwrap() }
+    }
+
+    pub fn root(&self, kinds: &[PolicyKind]) -> PutTrustRoot {
+        let key = Base64(self.key.public().as_bytes().to_vec());
+        let key = serde_json::to_value(key).unwrap().as_str().unwrap().to_owned();
+        PutTrustRoot { key, kinds: kinds.iter().copied().collect(), expires_ms: None }
+    }
+
+    /// Signs a component for what it says it is.
+    pub fn signed(&self, component: &[u8]) -> PutPolicy {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime =
+            plugins_runtime::Runtime::new(plugins_runtime::Limits::default(), folder.path()).unwrap();
+        let policy = runtime.load(component).unwrap();
+        let manifest = policy.manifest();
+        let statement = plugins_artifact::Statement {
+            component: policy.digest(),
+            kind: policy.kind().as_str().parse().unwrap(),
+            name: manifest.name.clone(),
+            version: manifest.version.clone(),
+        };
+        self.sign(component, &statement)
+    }
+
+    pub fn sign(&self, component: &[u8], statement: &plugins_artifact::Statement) -> PutPolicy {
+        let signature = plugins_artifact::sign(statement, &self.key).unwrap();
+        PutPolicy { component: Base64(component.to_vec()), signature: Base64(signature), settings: None }
+    }
+}
+
+/// The component of a first-party policy.
+pub fn component(name: &str) -> Vec<u8> {
+    std::fs::read(real_policies().join(format!("{name}.wasm"))).unwrap()
+}
+
+/// An author whose placement policies are trusted, as `acme`.
+pub async fn trusted(admin: &Client) -> Author {
+    let author = Author::new();
+    admin.put_trust_root(&"acme".parse().unwrap(), &author.root(&[PolicyKind::Placement])).await.unwrap();
+    author
 }

@@ -47,6 +47,7 @@ pub fn catalogue() -> Cluster {
             on_failure: OnFailure::Refuse,
             earlier: vec![],
             candidate: None,
+            left: None,
         };
         draft.put(format!("policies/{policy}"), &installed);
     }

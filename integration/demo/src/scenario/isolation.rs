@@ -10,6 +10,9 @@ use controller_api::rest::InstanceView;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+/// The controller's name for the key that vouches for the policy of the swap.
+const AUTHOR: &str = "demo-author";
+
 impl Stage {
     /// Every attempt to enter the first deployment but the published one.
     pub(super) async fn isolation(&mut self, first: &Serving) {
@@ -165,16 +168,23 @@ impl Stage {
         }
     }
 
+    /// The packing policy is signed by somebody whom the controller is told to trust; afterwards all is as before.
     async fn swap(&self) -> anyhow::Result<(bool, String)> {
         let id = format!("{SECOND}/gateway");
         let before = self.api.instance(&id).await?;
         let packed = self.arguments.policies.join("packed.wasm");
         let packed = packed.to_str().context("the policies' folder has no UTF-8 name")?;
-        self.cli.run(&["policy", "install", "balanced", packed]).await?;
+        let folder = tempfile::tempdir().context("make a folder for a key")?;
+        let name = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+        let (key, signature) = (name("author.key"), name("packed.wasm.sig"));
+        self.cli.run(&["policy", "key", "new", &name("author")]).await?;
+        self.cli.run(&["policy", "sign", packed, "--key", &key, "--out", &signature]).await?;
+        self.cli.run(&["policy", "trust", "add", AUTHOR, &name("author.pub"), "--kind", "placement"]).await?;
+        self.cli.run(&["policy", "install", "balanced", packed, "--signature", &signature]).await?;
         self.cli.run(&["delete", "instance", &id]).await?;
         let after = self.api.ready(&id, Some(&before.incarnation), crate::stage::BOOT_PATIENCE).await?;
-        let balanced = self.arguments.policies.join("balanced.wasm");
-        self.cli.run(&["policy", "install", "balanced", balanced.to_str().context("no UTF-8 name")?]).await?;
+        self.cli.run(&["policy", "rollback", "balanced"]).await?;
+        self.cli.run(&["policy", "trust", "remove", AUTHOR]).await?;
         let component = after.placement.as_ref().map(|p| p.component.clone()).unwrap_or_default();
         let holds = before.host != after.host && component.contains("packed");
         Ok((
