@@ -7,6 +7,7 @@ use crate::health::{Listener, Run};
 use crate::layout::Layout;
 use crate::plan::{Key, Observed, ObservedDomain, Plan, Step, plan};
 use crate::status;
+use crate::watch;
 use crate::store::Store;
 use crate::work::Works;
 use anyhow::Context as _;
@@ -70,6 +71,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         networks_taken: Mutex::default(),
         events: broadcast::Sender::new(EVENTS_MAX),
         gone: Mutex::default(),
+        watches: Mutex::default(),
         config,
     });
     let events = works.events.subscribe();
@@ -89,12 +91,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     // The first pass may have started steps before it could be hinted at.
     hint.now();
     tokio::spawn(forward_hints(Arc::clone(&works), hint.clone(), ready));
+    let watching = tokio::spawn(watch::run(Arc::clone(&works), hint.clone(), shutdown.clone()));
     let channel = channel::run(works, tls, handle.status.clone(), events, hint, shutdown.clone());
     let channel = tokio::spawn(channel);
     shutdown.cancelled().await;
     tasks.close();
     let rest = async {
-        let _ = tokio::join!(handle.task, channel);
+        let _ = tokio::join!(handle.task, channel, watching);
         tasks.wait().await;
     };
     if tokio::time::timeout(DRAIN_TIMEOUT, rest).await.is_err() {
@@ -346,6 +349,7 @@ impl Host {
             streamer_up: observed.exported.is_some(),
             images,
             networks: observed.networks,
+            watches: locked(&self.works.watches).clone(),
         }
     }
 }

@@ -15,7 +15,7 @@ impl Layout {
     /// Makes the folders.
     pub(crate) fn make(state: &Path, run: &Path) -> std::io::Result<Self> {
         let layout = Self { state: state.to_owned(), run: run.join("health") };
-        for folder in [layout.instances(), layout.volumes(), layout.images(), layout.run.clone()] {
+        for folder in [layout.instances(), layout.volumes(), layout.images(), layout.components(), layout.run.clone()] {
             std::fs::create_dir_all(folder)?;
         }
         Ok(layout)
@@ -54,6 +54,10 @@ impl Layout {
     pub(crate) fn health_socket(&self, incarnation: Uuid) -> PathBuf {
         self.run.join(format!("{incarnation}.sock"))
     }
+    /// Bytes of a disk, while a policy looks at them.
+    pub(crate) fn look(&self, incarnation: Uuid) -> PathBuf {
+        self.run.join(format!("{incarnation}.look"))
+    }
     pub(crate) fn volumes(&self) -> PathBuf {
         self.state.join("volumes")
     }
@@ -62,6 +66,17 @@ impl Layout {
             .join(instance.deployment.as_str())
             .join(instance.member.as_str())
             .join(format!("{name}.raw"))
+    }
+    /// What policies are compiled to; belongs to their runtime.
+    pub(crate) fn compiled(&self) -> PathBuf {
+        self.state.join("compiled")
+    }
+    /// Components of policies.
+    pub(crate) fn components(&self) -> PathBuf {
+        self.state.join("policies")
+    }
+    pub(crate) fn component(&self, digest: Digest) -> PathBuf {
+        self.components().join(format!("{}.wasm", digest.hex()))
     }
     pub(crate) fn images(&self) -> PathBuf {
         self.state.join("images")

@@ -9,6 +9,7 @@
 //! - An instance starts only when its ports are ready in netd and its image is exported; its ports go only after it.
 //! - A record of each incarnation is on disk before its domain exists and until it is gone.
 //! - Volumes are touched by nothing but their own removal and growth.
+//! - A policy that looks into a guest has a thread of its own and a share of it; nothing waits for it.
 //! - Guests outlive this process, netd, the streamer and libvirtd.
 
 mod channel;
@@ -23,6 +24,7 @@ mod plan;
 mod status;
 mod store;
 mod stream;
+mod watch;
 mod work;
 
 pub use host::run;

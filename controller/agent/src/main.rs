@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use controller_agent::config::Config;
 use controller_agent::join::{Join, join};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use types::{HostName, SiteName};
 
 /// Runs one host's instances as the controller desires.
@@ -51,8 +52,15 @@ struct Run {
     check_config: bool,
 }
 
-fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+fn main() -> anyhow::Result<ExitCode> {
+    // It compiles components in a process of its own, which is this program run again.
+    if let Some(code) = plugins_runtime::compile_child() {
+        return Ok(code);
+    }
+    run(Cli::parse()).map(|()| ExitCode::SUCCESS)
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
     chassis::telemetry::init("collective-agent");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match cli.command {

@@ -10,6 +10,7 @@ use chassis::clock::unix_ms;
 use chassis::telemetry::chain;
 use chassis::unix_http::CallError;
 use controller_api::agent::{AgentEvent, DesiredInstance};
+use controller_api::watch::WatchStatus;
 use controller_hypervisor::{Export, Hypervisor, HypervisorError, Machine, Mark, Nic, Stop, VolumeDisk};
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -39,6 +40,8 @@ pub(crate) struct Works {
     pub(crate) events: broadcast::Sender<AgentEvent>,
     /// What instances that are gone had waited for.
     pub(crate) gone: Mutex<Gone>,
+    /// How the watches of guests do.
+    pub(crate) watches: Mutex<Vec<WatchStatus>>,
 }
 
 /// Why a step failed.

@@ -312,6 +312,7 @@ fn desired(generation: u64, incarnation: Option<Uuid>) -> HostDesired {
         return HostDesired { generation: Generation(generation), ..HostDesired::default() };
     };
     HostDesired {
+        watches: vec![],
         generation: Generation(generation),
         networks: vec![netd_api::Network {
             id: "office/inside".to_owned(),

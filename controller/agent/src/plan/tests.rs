@@ -78,6 +78,7 @@ fn document(generation: u64, members: &BTreeMap<u8, u8>) -> HostDesired {
         ..Network::default()
     };
     HostDesired {
+        watches: vec![],
         generation: Generation(generation),
         networks: if members.is_empty() { vec![] } else { vec![network] },
         watchers: members.keys().filter_map(|member| watcher(*member)).collect(),
