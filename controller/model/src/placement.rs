@@ -56,16 +56,26 @@ pub struct Question {
     pub candidates: Vec<Candidate>,
 }
 
-/// Instances without a placement: those that need most memory first, as a large one fits in fewer places; equals in
-/// name order. Those that follow another one come after all others.
+/// Instances without a placement: those that wish something of their host first, then those that need most memory, as
+/// both fit in fewer places; equals in name order. Those that follow another one come after all others.
 #[must_use]
 pub fn unplaced(cluster: &Cluster) -> Vec<InstanceId> {
     let mut unplaced: Vec<_> =
         cluster.instances.iter().filter(|(id, _)| !cluster.placements.contains_key(id)).collect();
-    unplaced.sort_by_key(|(id, instance)| {
-        (cluster.vias.contains_key(id), std::cmp::Reverse(instance.memory), (*id).clone())
+    unplaced.sort_by_cached_key(|(id, instance)| {
+        let (follows, free) = (cluster.vias.contains_key(id), !is_choosy(cluster, id));
+        (follows, free, std::cmp::Reverse(instance.memory), (*id).clone())
     });
     unplaced.into_iter().map(|(id, _)| id.clone()).collect()
+}
+
+/// Not every host with room will do.
+fn is_choosy(cluster: &Cluster, id: &InstanceId) -> bool {
+    let wishes = || {
+        let deployment = cluster.deployments.get(&id.deployment)?;
+        Some(&cluster.bundles.get(&deployment.bundle)?.members.get(&id.member)?.placement)
+    };
+    wishes().is_some_and(|wishes| wishes.attested || wishes.site.is_some() || !wishes.labels.is_empty())
 }
 
 /// The question about one instance; none if it or its bundle is gone, or what it follows has no host yet. Of an

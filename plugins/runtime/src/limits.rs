@@ -32,7 +32,7 @@ pub struct Limits {
 pub struct CompileLimits {
     /// Address space, bytes.
     pub memory_bytes_max: usize,
-    /// Processor time, seconds, over all threads. By the wall clock it may take four times as long.
+    /// Processor time, seconds, over all threads. On a busy machine it may take 20 times as long by the wall clock.
     pub cpu_s: u64,
     /// Size of the code, bytes.
     pub code_bytes_max: usize,
@@ -42,7 +42,7 @@ impl CompileLimits {
     /// Most time by the wall clock, seconds.
     #[must_use]
     pub fn wall_s(&self) -> u64 {
-        self.cpu_s.saturating_mul(4)
+        self.cpu_s.saturating_mul(20)
     }
 }
 

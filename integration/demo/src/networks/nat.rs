@@ -11,8 +11,8 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 /// What the desk may reach outside, and what it may not.
-const ALLOWED: u16 = 8000;
-const FORBIDDEN: u16 = 8001;
+pub(super) const ALLOWED: u16 = 8000;
+pub(super) const FORBIDDEN: u16 = 8001;
 /// An attempt that shall fail is given up after this.
 const ATTEMPT: Duration = Duration::from_secs(4);
 /// Published for the server, which is on another host than the desk.
@@ -111,17 +111,16 @@ impl Stage {
         let sent = Count::start(&switch, "site", &filter).await?;
         let tap = &nic(&lab.desk, "eth0")?.tap;
         let arrived = self.count(&lab.desk, tap, &format!("src host {PERSON_ADDRESS}")).await?;
-        let mut reached = Vec::new();
-        for to in [
+        let ways = [
             SocketAddr::new(lab.outside, probe::HTTP),
             SocketAddr::new(lab.outside, UNPUBLISHED),
             SocketAddr::new(inner, probe::HTTP),
             SocketAddr::new(inner, PUBLISHED),
-        ] {
-            if probe::get(&switch, to, "/instance", ATTEMPT).await.is_ok() {
-                reached.push(to);
-            }
-        }
+        ];
+        let attempts = ways.map(|to| probe::get(&switch, to, "/instance", ATTEMPT));
+        let answers = futures::future::join_all(attempts).await;
+        let reached: Vec<_> =
+            ways.iter().zip(answers).filter(|(_, answer)| answer.is_ok()).map(|(to, _)| to).collect();
         route("del")?;
         let (sent, arrived) = (sent.stop().await?.len(), arrived.stop().await?);
         Ok((

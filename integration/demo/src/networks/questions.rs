@@ -1,8 +1,9 @@
 //! What `collective network` says, compared with what happens.
 
-use super::{COMMAND, LAB, Lab, address, nic};
+use super::{COMMAND, LAB, Lab, address, nat, nic};
 use crate::stage::Stage;
 use anyhow::Context as _;
+use playground::layout::PERSON_ADDRESS;
 use std::time::{Duration, Instant};
 
 /// What the server may ask the desk for, and what it may not although the desk would answer.
@@ -19,6 +20,8 @@ impl Stage {
         self.claims.step("collective network explain, and collective network capture");
         let found = self.explanations(lab).await;
         self.conclude("`collective network explain` says of a frame what happens to it", found);
+        let found = self.way_out_explained().await;
+        self.conclude("and of one to the world outside, by which router it goes", found);
         let found = self.capture(lab).await;
         self.conclude(
             "`collective network capture` writes every frame of a port as pcapng that tcpdump reads",
@@ -50,6 +53,26 @@ impl Stage {
             evidence.push(format!("tcp {port}: wget {code}, explain {verdict},{}", why.unwrap_or_default()));
         }
         Ok((agrees, evidence.join("; ")))
+    }
+
+    /// What was let through and what was dropped when the desk spoke with a server outside.
+    async fn way_out_explained(&self) -> anyhow::Result<(bool, String)> {
+        let (from, to) = (format!("{LAB}/desk"), PERSON_ADDRESS.to_string());
+        let explain = async |port: u16| {
+            let tcp = port.to_string();
+            self.cli.answer(&["network", "explain", &from, &to, "--tcp", &tcp]).await
+        };
+        let ((passes, text), (drops, _)) = (explain(nat::ALLOWED).await?, explain(nat::FORBIDDEN).await?);
+        let way = text.lines().find(|line| line.contains("goes to the network's router"));
+        Ok((
+            passes == 0 && drops == 1 && way.is_some(),
+            format!(
+                "tcp {}: {passes}, {}; tcp {}: {drops}",
+                nat::ALLOWED,
+                way.unwrap_or(&text).trim(),
+                nat::FORBIDDEN
+            ),
+        ))
     }
 
     async fn capture(&self, lab: &mut Lab) -> anyhow::Result<(bool, String)> {

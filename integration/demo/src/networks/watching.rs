@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// Connections from the server to the desk.
 const REQUESTS: usize = 10;
 /// Frames the watcher sends to one member; it sends some to everybody besides.
-const SENT: usize = 5;
+const SENT: usize = 3;
 /// A frame and its copy are where they go within this.
 const COPIED: Duration = Duration::from_secs(5);
 /// Nothing is on its way any more if nothing came for so long.
