@@ -4,7 +4,7 @@ use super::guest_file::GuestFile;
 use crate::failure::Failure;
 use plugins_runtime::checkpoint::CheckpointInput;
 use plugins_runtime::introspection::{GuestViews, IntrospectionInput};
-use plugins_runtime::placement::PlacementInput;
+use plugins_runtime::placement::{PlacementInput, PlacementQuestion, Snapshot};
 use plugins_runtime::update::UpdateInput;
 use plugins_runtime::{Decision, Kind, Policy, PolicyError};
 use serde::Serialize;
@@ -20,6 +20,8 @@ const INPUT_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug)]
 pub(super) enum Question {
     Placement(Box<PlacementInput>),
+    /// The same about hosts that were looked at before, as a controller asks.
+    Among(Arc<Snapshot>, Box<PlacementQuestion>),
     Update(Box<UpdateInput>),
     Checkpoint(Box<CheckpointInput>),
     Introspection(Box<IntrospectionInput>, Arc<dyn GuestViews>),
@@ -29,6 +31,8 @@ pub(super) enum Question {
 pub(super) struct Answer {
     pub(super) verdict: Value,
     pub(super) took_us: u64,
+    /// Linear memory that the call took.
+    pub(super) memory_bytes: u64,
     /// What it logged.
     pub(super) log: Vec<String>,
 }
@@ -49,10 +53,22 @@ impl Question {
         })
     }
 
+    /// Does beforehand what a controller does once for many questions.
+    pub(super) fn prepared(self) -> Result<Self, PolicyError> {
+        match self {
+            Self::Placement(input) => {
+                let question = Box::new(PlacementQuestion::of(&input));
+                Ok(Self::Among(Snapshot::new(&input.hosts)?, question))
+            }
+            other => Ok(other),
+        }
+    }
+
     /// Asks it.
     pub(super) fn ask(&self, policy: &Policy) -> Result<Answer, PolicyError> {
         match self {
             Self::Placement(input) => policy.place(input).and_then(answer),
+            Self::Among(hosts, question) => policy.place_among(hosts, question).and_then(answer),
             Self::Update(input) => policy.next_step(input).and_then(answer),
             Self::Checkpoint(input) => policy.schedule(input).and_then(answer),
             Self::Introspection(input, guest) => policy.inspect(input, Arc::clone(guest)).and_then(answer),
@@ -64,7 +80,7 @@ fn answer<V: Serialize>(decision: Decision<V>) -> Result<Answer, PolicyError> {
     let verdict = serde_json::to_value(&decision.verdict)
         .map_err(|error| PolicyError::BadAnswer { detail: error.to_string() })?;
     let log = decision.logs.into_iter().map(|line| line.message).collect();
-    Ok(Answer { verdict, took_us: decision.took_us, log })
+    Ok(Answer { verdict, took_us: decision.took_us, memory_bytes: decision.memory_bytes, log })
 }
 
 fn document<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
