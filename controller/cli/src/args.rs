@@ -83,6 +83,8 @@ pub(crate) enum Command {
     /// Hosts, and how a machine becomes one
     #[command(subcommand)]
     Host(commands::host::Command),
+    /// Which instances would be better off on other hosts
+    Rebalance(commands::host::RebalanceArgs),
     /// Tokens for people and programs
     #[command(subcommand)]
     Token(commands::token::Command),

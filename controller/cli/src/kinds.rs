@@ -3,6 +3,7 @@
 use crate::output::{Row, or_dash};
 use crate::time;
 use controller_api::agent::InstanceState;
+use controller_api::planned::{OrderStatus, RolloutView};
 use controller_api::rest::{
     ApplianceView, AuditEntry, BundleView, DecisionView, DeploymentView, Event, HostView, InstanceView,
     PolicyView, SiteView, TokenView, VolumeView,
@@ -21,10 +22,11 @@ pub(crate) enum Kind {
     Appliance,
     Policy,
     Decision,
+    Rollout,
 }
 
 /// Kind, singular, plural, and shorter names.
-const NAMES: [(Kind, &str, &str, &[&str]); 9] = [
+const NAMES: [(Kind, &str, &str, &[&str]); 10] = [
     (Kind::Bundle, "bundle", "bundles", &[]),
     (Kind::Deployment, "deployment", "deployments", &["deploy"]),
     (Kind::Instance, "instance", "instances", &["inst"]),
@@ -34,6 +36,7 @@ const NAMES: [(Kind, &str, &str, &[&str]); 9] = [
     (Kind::Appliance, "appliance", "appliances", &["app"]),
     (Kind::Policy, "policy", "policies", &[]),
     (Kind::Decision, "decision", "decisions", &[]),
+    (Kind::Rollout, "rollout", "rollouts", &[]),
 ];
 
 impl FromStr for Kind {
@@ -74,6 +77,7 @@ impl Kind {
         match self {
             Self::Instance | Self::Appliance => 1,
             Self::Volume => 2,
+            Self::Rollout => 4,
             _ => 0,
         }
     }
@@ -84,6 +88,7 @@ impl Kind {
             Self::Instance => "DEPLOYMENT/MEMBER",
             Self::Appliance => "PUBLISHER/APPLIANCE",
             Self::Volume => "DEPLOYMENT/MEMBER/VOLUME",
+            Self::Rollout => "PUBLISHER/APPLIANCE/CHANNEL/VERSION/POLICY",
             _ => "NAME",
         }
     }
@@ -190,8 +195,9 @@ impl Row for InstanceView {
 
 impl Row for HostView {
     const COLUMNS: &'static [&'static str] =
-        &["NAME", "SITE", "ROLE", "ONLINE", "INSTANCES", "MEMORY-FREE", "ACCELERATOR"];
-    const WIDE: &'static [&'static str] = &["SEEN", "UNDERLAY", "LIBVIRT", "QEMU", "DISK-FREE", "PROBLEM"];
+        &["NAME", "SITE", "ROLE", "ONLINE", "SERVICE", "INSTANCES", "MEMORY-FREE", "ACCELERATOR"];
+    const WIDE: &'static [&'static str] =
+        &["SEEN", "UNDERLAY", "LIBVIRT", "QEMU", "DISK-FREE", "ATTESTED", "LABELS", "PROBLEM"];
     fn name(&self) -> String {
         self.name.to_string()
     }
@@ -210,6 +216,7 @@ impl Row for HostView {
                 ""
             }
             .to_owned(),
+            if self.role == "host" { self.service.word() } else { "" }.to_owned(),
             status.map_or_else(String::new, |status| status.instances.len().to_string()),
             status.map_or_else(String::new, |status| time::bytes(status.memory_free_bytes)),
             self.facts.as_ref().map_or_else(String::new, |facts| facts.accelerator.clone()),
@@ -223,6 +230,8 @@ impl Row for HostView {
             facts.map_or_else(String::new, |facts| facts.libvirt_version.clone()),
             facts.map_or_else(String::new, |facts| facts.qemu_version.clone()),
             status.map_or_else(String::new, |status| time::bytes(status.disk_free_bytes)),
+            if self.attestation.is_some() { "yes" } else { "" }.to_owned(),
+            joined(self.labels.iter().map(|(key, value)| format!("{key}={value}"))),
             status.and_then(|status| status.problems.first().cloned()).unwrap_or_default(),
         ]
     }
@@ -329,6 +338,29 @@ impl Row for DecisionView {
             joined(self.choices.iter().map(|choice| format!("{}={:.2}", choice.host, choice.score)));
         let fallback = self.fallback.as_ref().map(|fallback| &fallback.policy);
         vec![choices, self.component.clone(), self.input.short(), or_dash(fallback)]
+    }
+}
+
+impl Row for RolloutView {
+    const COLUMNS: &'static [&'static str] = &["NAME", "STEP", "AT-TARGET", "ORDERED", "STARTED", "REASON"];
+    const WIDE: &'static [&'static str] = &["NEXT", "DECISION"];
+    fn name(&self) -> String {
+        self.id.clone()
+    }
+    fn cells(&self, now_ms: u64) -> Vec<String> {
+        let pending = self.orders.iter().filter(|order| order.status == OrderStatus::Pending).count();
+        vec![
+            Row::name(self),
+            self.step.clone(),
+            format!("{}/{}", self.at_target, self.instances),
+            format!("{pending} pending"),
+            format!("{} ago", time::age(self.started_ms, now_ms)),
+            self.reasons.first().cloned().unwrap_or_default(),
+        ]
+    }
+    fn wide_cells(&self, _now_ms: u64) -> Vec<String> {
+        let next = if self.next_call_ms == 0 { String::new() } else { time::utc(self.next_call_ms) };
+        vec![next, or_dash(self.decision.as_ref())]
     }
 }
 

@@ -12,10 +12,12 @@ pub use frames::Frames;
 pub use lines::Lines;
 
 use controller_api::agent::{JoinAnswer, JoinRequest};
+use controller_api::host::{AskMoves, Attest, ChangeLabels, HostService, MovesView, SetService};
 use controller_api::interpose::{InterpositionSpec, MemberPort};
 use controller_api::network::{
     CaptureQuery, ExplainQuery, ExplanationView, FlowsView, NetworkView, TopologyView,
 };
+use controller_api::planned::{RolloutView, ScheduleView};
 use controller_api::policy::{
     OnFailure, PutPolicy, PutTrustRoot, SetOnFailure, SetPolicySettings, ShadowReport, TrustName,
     TrustRootView,
@@ -390,6 +392,53 @@ impl Client {
     /// One host.
     pub async fn host(&self, name: &HostName) -> Result<HostView, ClientError> {
         self.get(&format!("/v1/hosts/{name}")).await
+    }
+
+    /// Says whether a host takes new instances.
+    pub async fn set_service(&self, name: &HostName, service: HostService) -> Result<HostView, ClientError> {
+        let request = self.request(Method::PUT, &format!("/v1/hosts/{name}/service"));
+        self.answer(request.json(&SetService { service })).await
+    }
+
+    /// Changes a host's labels.
+    pub async fn change_labels(
+        &self,
+        name: &HostName,
+        change: &ChangeLabels,
+    ) -> Result<HostView, ClientError> {
+        self.answer(self.request(Method::POST, &format!("/v1/hosts/{name}/labels")).json(change)).await
+    }
+
+    /// Vouches for a host.
+    pub async fn attest(&self, name: &HostName, note: &str) -> Result<HostView, ClientError> {
+        let request = self.request(Method::PUT, &format!("/v1/hosts/{name}/attestation"));
+        self.answer(request.json(&Attest { note: note.to_owned() })).await
+    }
+
+    /// Vouches for a host no more.
+    pub async fn revoke_attestation(&self, name: &HostName) -> Result<HostView, ClientError> {
+        self.answer(self.request(Method::DELETE, &format!("/v1/hosts/{name}/attestation"))).await
+    }
+
+    /// Asks where a host's instances would go; nothing moves.
+    pub async fn evacuation(&self, name: &HostName, ask: &AskMoves) -> Result<MovesView, ClientError> {
+        let request = self.request(Method::POST, &format!("/v1/hosts/{name}/evacuation"));
+        self.answer(request.json(ask)).await
+    }
+
+    /// Asks which instances would be better off elsewhere; nothing moves.
+    pub async fn rebalance(&self, ask: &AskMoves) -> Result<MovesView, ClientError> {
+        self.answer(self.request(Method::POST, "/v1/rebalance").json(ask)).await
+    }
+
+    /// All rollouts.
+    pub async fn rollouts(&self) -> Result<Vec<RolloutView>, ClientError> {
+        self.get("/v1/rollouts").await
+    }
+
+    /// What the checkpoint policies of all deployments have planned.
+    pub async fn schedules(&self) -> Result<Vec<ScheduleView>, ClientError> {
+        self.get("/v1/schedules").await
     }
 
     /// Removes a host that holds nothing.

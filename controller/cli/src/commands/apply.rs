@@ -3,7 +3,8 @@
 use super::Session;
 use crate::documents::{self, Documents};
 use crate::failure::Failure;
-use crate::output::{self, Format};
+use crate::output::{self, Format, printable};
+use controller_api::host::PlannedPlacement;
 use controller_api::rest::{AppliedChange, ApplyResult, ChangeAction};
 use std::io::Write;
 use std::path::PathBuf;
@@ -75,9 +76,31 @@ pub(crate) fn show(
                     change.diff.iter().try_for_each(|line| writeln!(out, "  {line}"))?;
                 }
             }
-            Ok(())
+            result.placements.iter().try_for_each(|planned| placement(out, planned))
         }
     }
+}
+
+/// Where a new instance would go, and why: the policy was really asked.
+fn placement(out: &mut impl Write, planned: &PlannedPlacement) -> Result<(), Failure> {
+    let (id, decision) = (&planned.instance, &planned.decision);
+    let why = match &decision.host {
+        Some(host) => {
+            writeln!(out, "instance/{id} would go to {host} (policy {})", decision.policy)?;
+            let taken = decision.choices.iter().find(|choice| choice.host == *host);
+            taken.map_or(&[][..], |choice| choice.reasons.as_slice())
+        }
+        None => {
+            writeln!(
+                out,
+                "instance/{id} would find no host (policy {}: {})",
+                decision.policy, decision.verdict
+            )?;
+            decision.notes.as_slice()
+        }
+    };
+    why.iter().try_for_each(|reason| writeln!(out, "  {}", printable(reason)))?;
+    Ok(())
 }
 
 /// `bundle/office`.

@@ -57,7 +57,7 @@ async fn one(session: &Session, kind: Kind, name: &str) -> Result<(), Failure> {
             let volume = volume.parse().map_err(wrong)?;
             session.client.delete_volume(&instance_id(instance)?, &volume).await?;
         }
-        Kind::Site | Kind::Appliance | Kind::Policy | Kind::Decision => {
+        Kind::Site | Kind::Appliance | Kind::Policy | Kind::Decision | Kind::Rollout => {
             return Err(Failure::usage(format!(
                 "a {} cannot be deleted by name; bundles, deployments, instances, volumes and hosts can",
                 kind.singular()

@@ -5,10 +5,12 @@ use crate::failure::Failure;
 use crate::kinds::{Kind, state_word};
 use crate::output::{self, Format, Row, or_dash, printable};
 use crate::time;
+use controller_api::planned::RolloutView;
 use controller_api::rest::{
     ApplianceView, BundleView, DecisionView, DeploymentView, HostView, InstanceView, PolicyView, SiteView,
     VolumeView,
 };
+use controller_api::watch::WatchStatus;
 use serde::de::DeserializeOwned;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -57,11 +59,17 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<ExitCode, Fail
             }
         }
         Kind::Bundle => plain::<BundleView>(session, args).await?,
-        Kind::Deployment => plain::<DeploymentView>(session, args).await?,
+        Kind::Deployment => {
+            plain::<DeploymentView>(session, args).await?;
+            if !machine_readable(session.format) {
+                schedule(&mut out, session, &args.name).await?;
+            }
+        }
         Kind::Site => plain::<SiteView>(session, args).await?,
         Kind::Volume => plain::<VolumeView>(session, args).await?,
         Kind::Policy => plain::<PolicyView>(session, args).await?,
         Kind::Decision => plain::<DecisionView>(session, args).await?,
+        Kind::Rollout => plain::<RolloutView>(session, args).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -79,6 +87,29 @@ async fn plain<V: Row + DeserializeOwned>(session: &Session, args: &Args) -> Res
     }
     if !machine_readable(session.format) {
         events(&mut out, session, &format!("{}/{}", args.kind.singular(), args.name)).await?;
+    }
+    Ok(())
+}
+
+/// What the checkpoint policy of a deployment has planned.
+async fn schedule(out: &mut impl Write, session: &Session, name: &str) -> Result<(), Failure> {
+    let all = session.client.schedules().await?;
+    let Some(view) = all.into_iter().find(|view| view.deployment.as_str() == name) else { return Ok(()) };
+    writeln!(out, "Checkpoints:")?;
+    writeln!(out, "  {} there, by policy {}", view.checkpoints, view.policy)?;
+    if let Some(take) = &view.take {
+        let memory = if take.with_memory { "with memory" } else { "disks only" };
+        writeln!(out, "  to be taken since {} ({memory}): pending", time::utc(take.ordered_ms))?;
+        take.reasons.iter().try_for_each(|reason| writeln!(out, "    {}", printable(reason)))?;
+    }
+    view.discards
+        .iter()
+        .try_for_each(|name| writeln!(out, "  to be dropped: {}: pending", printable(name)))?;
+    if let Some(problem) = &view.problem {
+        writeln!(out, "  problem: {}", printable(problem))?;
+    }
+    if view.next_call_ms > 0 {
+        writeln!(out, "  asked again at {}", time::utc(view.next_call_ms))?;
     }
     Ok(())
 }
@@ -134,6 +165,45 @@ fn instance(out: &mut impl Write, view: &InstanceView, image: Option<&ImageStatu
         image_lines(out, image)?;
     }
     placement(out, view.placement.as_ref())?;
+    view.watches.iter().try_for_each(|status| watch(out, status))?;
+    Ok(())
+}
+
+/// What one policy sees in it, newest findings first.
+fn watch(out: &mut impl Write, status: &WatchStatus) -> io::Result<()> {
+    let looked = status.looked_ms.map_or_else(
+        || "has not looked yet".to_owned(),
+        |looked| {
+            format!("{} looks, the last {} in {} ms", status.looks, time::utc(looked), status.took_us / 1_000)
+        },
+    );
+    writeln!(out, "Watched by:   {}, {looked}", status.policy)?;
+    if let Some(problem) = &status.problem {
+        writeln!(out, "  problem: {}", printable(problem))?;
+    }
+    status.reasons.iter().try_for_each(|reason| writeln!(out, "  {}", printable(reason)))?;
+    for finding in &status.findings {
+        let gone = if finding.open { "" } else { ", not seen any more" };
+        let (first, title) = (time::utc(finding.first_ms), printable(&finding.title));
+        writeln!(out, "  {:<9}{title} ({})", finding.severity, printable(&finding.rule))?;
+        writeln!(out, "    first seen {first}, {} times{gone}", finding.times)?;
+        for evidence in &finding.evidence {
+            let place = evidence.address.as_deref().unwrap_or("-");
+            writeln!(
+                out,
+                "    {} {}: {}",
+                printable(&evidence.kind),
+                printable(place),
+                printable(&evidence.text)
+            )?;
+        }
+        if !finding.proposals.is_empty() {
+            writeln!(out, "    the policy proposes: {}", printable(&finding.proposals.join(", ")))?;
+        }
+    }
+    if status.findings_dropped > 0 {
+        writeln!(out, "  and {} findings more", status.findings_dropped)?;
+    }
     Ok(())
 }
 
@@ -192,6 +262,21 @@ fn host(out: &mut impl Write, view: &HostView) -> Result<(), Failure> {
     field(out, "Site", format_args!("{} ({})", view.site, view.role))?;
     let seen = view.seen_ms.map_or_else(|| "never".to_owned(), time::utc);
     field(out, "Online", format_args!("{}, last heard {seen}", if view.online { "yes" } else { "no" }))?;
+    if view.role == "host" {
+        field(out, "Service", view.service.word())?;
+        let labels: Vec<String> = view.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        field(out, "Labels", labels.join(" "))?;
+        match &view.attestation {
+            Some(word) => {
+                field(
+                    out,
+                    "Attested",
+                    format_args!("{} by {}: {}", time::utc(word.at_ms), word.who, word.note),
+                )?;
+            }
+            None => field(out, "Attested", "no")?,
+        }
+    }
     if let Some(facts) = &view.facts {
         let reason =
             facts.accelerator_reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));

@@ -4,6 +4,7 @@ use super::{Session, instance_id, path_of};
 use crate::failure::{Code, Failure};
 use crate::kinds::Kind;
 use crate::output::{self, Format, Row};
+use controller_api::planned::RolloutView;
 use controller_api::rest::{
     ApplianceView, BundleView, DecisionView, DeploymentView, HostView, InstanceView, PolicyView, SiteView,
     VolumeView,
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Kinds: bundles, deployments, instances, hosts, sites, volumes, appliances, policies, decisions\n\
+    after_help = "Kinds: bundles, deployments, instances, hosts, sites, volumes, appliances, policies, decisions, rollouts\n\
     (singular works too).\n\nExamples:\n  collective get instances -o wide --watch\n  \
     collective get deployment office -o yaml\n  collective get decisions office/workspace"
 )]
@@ -41,6 +42,7 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<ExitCode, Fail
         Kind::Appliance => typed::<ApplianceView>(session, args).await,
         Kind::Policy => typed::<PolicyView>(session, args).await,
         Kind::Decision => typed::<DecisionView>(session, args).await,
+        Kind::Rollout => typed::<RolloutView>(session, args).await,
     }
 }
 
@@ -123,6 +125,7 @@ fn concerns(kind: Kind, collection: &str) -> bool {
         Kind::Deployment => matches!(collection, "deployments" | "instances" | "decisions"),
         Kind::Instance => matches!(collection, "instances" | "decisions"),
         Kind::Bundle => matches!(collection, "bundles" | "deployments"),
+        Kind::Rollout => matches!(collection, "rollouts" | "instances"),
         kind => kind.plural() == collection,
     }
 }

@@ -1,9 +1,12 @@
-//! `host`: list them, make a join token, join.
+//! `host`: list them, make a join token, join; say what they are and whether they take instances.
+
+mod moves;
 
 use super::Session;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Format};
 use crate::time;
+use controller_api::host::{AskMoves, ChangeLabels, HostService};
 use controller_api::rest::{HostView, JoinToken, JoinTokenRequest};
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -27,6 +30,55 @@ pub(crate) enum Command {
         /// How long it is valid, up to 1d
         #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = time::duration)]
         valid: Duration,
+    },
+    /// Say what a host is: KEY=VALUE sets a label, KEY- removes it
+    #[command(
+        after_help = "Members of a bundle ask for labels: placement: {labels: {disk: nvme}}.\n\nExample:\n  collective host label h1 disk=nvme rack=7 gpu-"
+    )]
+    Label {
+        /// The host
+        host: types::HostName,
+        /// KEY=VALUE or KEY-
+        #[arg(required = true, value_name = "LABEL")]
+        labels: Vec<String>,
+    },
+    /// A host takes no new instances; those on it run on
+    Cordon {
+        /// The host
+        host: types::HostName,
+        /// Somebody works on it, and it may be gone at any time
+        #[arg(long)]
+        maintenance: bool,
+    },
+    /// A host takes new instances again
+    Uncordon {
+        /// The host
+        host: types::HostName,
+    },
+    /// Vouch for a host's firmware and software, as the machine it is now
+    #[command(
+        after_help = "The word holds for the host's certificate: a machine that joins anew has lost it. Members of a bundle\nask for it: placement: {attested: true}.\n\nExample:\n  collective host attest h1 --note 'measured boot checked, ticket 4711'"
+    )]
+    Attest {
+        /// The host
+        host: types::HostName,
+        /// What was looked at, and how
+        #[arg(long, required_unless_present = "revoke")]
+        note: Option<String>,
+        /// Vouch for it no more
+        #[arg(long, conflicts_with = "note")]
+        revoke: bool,
+    },
+    /// A host is to be empty: it takes no new instances; with --dry-run only say where its own would go
+    #[command(
+        after_help = "This release says where instances would go and does not move them.\n\nExample:\n  collective host drain h1 --dry-run"
+    )]
+    Drain {
+        /// The host
+        host: types::HostName,
+        /// Ask the placement policies, and change nothing
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Make this machine a host: ask for its certificate (run it on the machine, with a token from `host token`)
     #[command(
@@ -70,8 +122,78 @@ pub(crate) async fn run(session: &Session, command: &Command) -> Result<ExitCode
                 _ => writeln!(out, "{}", token.token)?,
             }
         }
+        Command::Label { host, labels } => {
+            let view = session.client.change_labels(host, &labels_of(labels)?).await?;
+            output::one(&mut out, &view, session.format, chassis::clock::unix_ms())?;
+        }
+        Command::Cordon { host, maintenance } => {
+            let service = if *maintenance { HostService::Maintenance } else { HostService::Cordoned };
+            serve(session, host, service).await?;
+        }
+        Command::Uncordon { host } => serve(session, host, HostService::InService).await?,
+        Command::Attest { host, note, .. } => {
+            let view = match note {
+                Some(note) => session.client.attest(host, note).await?,
+                None => session.client.revoke_attestation(host).await?,
+            };
+            output::one(&mut out, &view, session.format, chassis::clock::unix_ms())?;
+        }
+        Command::Drain { host, dry_run } => {
+            if !dry_run {
+                session.client.set_service(host, HostService::Draining).await?;
+                super::note(format_args!("{host} takes no new instances; move its own by hand:"));
+            }
+            let view = session.client.evacuation(host, &AskMoves::default()).await?;
+            moves::show(&mut out, &view, session.format)?;
+        }
         Command::Join(args) => return join(args),
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(session: &Session, host: &types::HostName, service: HostService) -> Result<(), Failure> {
+    let view = session.client.set_service(host, service).await?;
+    output::one(&mut std::io::stdout(), &view, session.format, chassis::clock::unix_ms())
+}
+
+/// `KEY=VALUE` sets, `KEY-` removes.
+fn labels_of(words: &[String]) -> Result<ChangeLabels, Failure> {
+    let mut change = ChangeLabels::default();
+    for word in words {
+        match (word.split_once('='), word.strip_suffix('-')) {
+            (Some((key, value)), _) => drop(change.set.insert(key.to_owned(), value.to_owned())),
+            (None, Some(key)) => drop(change.remove.insert(key.to_owned())),
+            (None, None) => {
+                return Err(Failure::usage(format!(
+                    "{word:?} is no label: write KEY=VALUE, or KEY- to remove"
+                )));
+            }
+        }
+    }
+    Ok(change)
+}
+
+/// Which instances would be better off on other hosts
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "This release says where instances would go and does not move them; the answers are stored as decisions\n(collective get decisions).\n\nExample:\n  collective rebalance --dry-run --gain 0.2"
+)]
+pub(crate) struct RebalanceArgs {
+    /// Ask the placement policies, and change nothing: the only way there is
+    #[arg(long, required = true)]
+    dry_run: bool,
+    /// Most moves, 1 to 1000
+    #[arg(long, value_name = "COUNT", default_value_t = 10)]
+    moves: u32,
+    /// The least gain worth a move, as a share of the present host's score, 0 to 10
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    gain: f64,
+}
+
+pub(crate) async fn rebalance(session: &Session, args: &RebalanceArgs) -> Result<ExitCode, Failure> {
+    let ask = AskMoves { moves_max: Some(args.moves), gain_min: Some(args.gain) };
+    let view = session.client.rebalance(&ask).await?;
+    moves::show(&mut std::io::stdout(), &view, session.format)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -93,4 +215,19 @@ pub(crate) fn join(args: &JoinArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     Err(Failure::new(Code::Failed, format!("the join failed ({status})")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_set_with_a_value_and_removed_with_a_dash() {
+        let words = ["disk=nvme".to_owned(), "gpu-".to_owned(), "row=a=b-".to_owned()];
+        let change = labels_of(&words).unwrap();
+        assert_eq!(change.set["disk"], "nvme");
+        assert_eq!(change.set["row"], "a=b-");
+        assert!(change.remove.contains("gpu") && change.remove.len() == 1);
+        assert!(labels_of(&["disk".to_owned()]).is_err());
+    }
 }

@@ -60,6 +60,7 @@ pub(crate) async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Wait(args) => wait::run(&session()?, args).await,
         Command::Host(host::Command::Join(args)) => host::join(args),
         Command::Host(command) => host::run(&session()?, command).await,
+        Command::Rebalance(args) => host::rebalance(&session()?, args).await,
         Command::Token(command) => token::run(&session()?, command).await,
         Command::Policy(policy::Command::Local(command)) => policy::local::run(global.output, command).await,
         Command::Policy(command) => policy::run(&session()?, command).await,
