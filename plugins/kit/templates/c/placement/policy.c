@@ -41,6 +41,21 @@ static const char *skip_space(const char *at) {
   return at;
 }
 
+/* A number as JSON has it, without an exponent; `at` moves behind it, and stays where none is. `strtod` would bring the
+ * whole of stdio, and with it imports that no policy may have. */
+static double parse_number(const char **at) {
+  const char *next = *at;
+  double value = 0, scale = 1;
+  int negative = *next == '-';
+  next += negative;
+  if (*next < '0' || *next > '9') return 0;
+  for (; *next >= '0' && *next <= '9'; next++) value = value * 10 + (*next - '0');
+  if (*next == '.')
+    for (next++; *next >= '0' && *next <= '9'; next++) value = value * 10 + (*next - '0'), scale *= 10;
+  *at = next;
+  return (negative ? -value : value) / scale;
+}
+
 /* A flat object whose values are numbers: all that these settings need. The first thing that is wrong is written to
  * `path` and `message`; both are null if all is well. */
 static struct settings parse_settings(const text_t *given, const char **path, const char **message) {
@@ -64,9 +79,9 @@ static struct settings parse_settings(const text_t *given, const char **path, co
     at = skip_space(at);
     if (*at++ != ':') goto malformed;
     at = skip_space(at);
-    char *end;
-    double value = strtod(at, &end);
-    int number = end != at && (*at == '-' || (*at >= '0' && *at <= '9'));
+    const char *begin = at;
+    double value = parse_number(&at);
+    int number = at != begin;
     if (key_len == 6 && !memcmp(key, "points", 6)) {
       settings.points = value;
       if (!number || !(value >= 0 && value <= 1000)) {
@@ -83,7 +98,6 @@ static struct settings parse_settings(const text_t *given, const char **path, co
       *path = "", *message = "there are the settings points and candidates and no others";
       return settings;
     }
-    at = end;
   }
   if (*skip_space(at + 1) == '\0') return settings;
 malformed:
