@@ -64,7 +64,7 @@ pub(crate) fn deployment(checkpoints: u32) -> CheckpointInput {
         name: format!("checkpoint-{row:05}"),
         taken_ms: NOW_MS - HOUR_MS * u64::from(checkpoints - row),
         size_bytes: GIB + u64::from(row),
-        with_memory: row % 2 == 0,
+        with_memory: row.is_multiple_of(2),
         cause: Cause::Policy,
         pinned: row % 10 == 3,
         verified: Verified::Never,

@@ -77,7 +77,7 @@ pub(crate) fn cluster(hosts: usize) -> PlacementInput {
         cpu_free_milli: each.clone().map(|row| number(row) * 7907 % 64_000).collect(),
         instance_counts: each.clone().map(|row| number(row) % 40).collect(),
         loads: each.clone().map(|row| f32::from(u8::try_from(row % 101).unwrap_or(0)) / 100.0).collect(),
-        image_cached_bytes: each.clone().map(|row| if row % 5 == 0 { GIB } else { 0 }).collect(),
+        image_cached_bytes: each.clone().map(|row| if row.is_multiple_of(5) { GIB } else { 0 }).collect(),
         peers: each.map(|row| u32::from(row % 50 == 3)).collect(),
         ..Columns::default()
     };

@@ -10,7 +10,7 @@ use plugins_runtime::{Kind, Limits, LoadError, PolicyError};
 use support::{ask, build, runtime};
 
 /// What became of a question.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Became {
     Answer,
     Declined,
@@ -53,6 +53,11 @@ const SYMBOL: &str =
 type Line = (&'static str, &'static str, &'static str, Option<Vec<u8>>, Became);
 
 fn table() -> Vec<Line> {
+    [crashes(), floods(), answers()].concat()
+}
+
+/// What loops, recurses or crashes.
+fn crashes() -> Vec<Line> {
     let forever = "(loop $again (br $again))";
     vec![
         ("good", "", "", None, Became::Answer),
@@ -82,6 +87,12 @@ fn table() -> Vec<Line> {
             None,
             Became::Trap,
         ),
+    ]
+}
+
+/// What takes too much.
+fn floods() -> Vec<Line> {
+    vec![
         (
             "memory until it is refused, and a crash",
             "",
@@ -136,9 +147,27 @@ fn table() -> Vec<Line> {
             None,
             Became::Malformed,
         ),
+    ]
+}
+
+/// What lies or declines.
+fn answers() -> Vec<Line> {
+    vec![
         ("to decline", "", "", Some(declined(0, b"not today")), Became::Declined),
-        ("to decline with a text that is no UTF-8", "", "", Some(declined(3, b"\xff\xfe")), Became::Malformed),
-        ("to decline with a text beyond memory", "", "", Some(declined_at(3, 1 << 28, 10)), Became::Malformed),
+        (
+            "to decline with a text that is no UTF-8",
+            "",
+            "",
+            Some(declined(3, b"\xff\xfe")),
+            Became::Malformed,
+        ),
+        (
+            "to decline with a text beyond memory",
+            "",
+            "",
+            Some(declined_at(3, 1 << 28, 10)),
+            Became::Malformed,
+        ),
         (
             "to decline with a text of nine megabytes",
             "",

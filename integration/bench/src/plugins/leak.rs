@@ -29,7 +29,7 @@ pub(super) fn run(lab: &Lab, calls: u32, figures: &mut Figures) -> anyhow::Resul
             _ => &quick[call as usize % quick.len()],
         };
         faults += u32::from(policy.place_among(&hosts, &question).is_err());
-        if call % 100_000 == 0 && call > 0 {
+        if call.is_multiple_of(100_000) && call > 0 {
             say(&format!("{call} calls, {faults} of them failed, {:.1} MB", resident_mb()?));
         }
     }

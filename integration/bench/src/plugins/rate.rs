@@ -26,7 +26,7 @@ pub(super) fn run(lab: &Lab, calls: u32, figures: &mut Figures) -> anyhow::Resul
         });
         decided?;
         rates.push(f64::from(PART) / took_us * 1e6);
-        if part % 10 == 0 {
+        if part.is_multiple_of(10) {
             say(&format!("{} decisions, {:.0} a second", (part + 1) * PART, rates.last().unwrap_or(&0.0)));
         }
     }

@@ -50,7 +50,7 @@ pub(super) fn question(hosts: u32) -> PlacementQuestion {
             image_bytes: 8 * GIB,
             ..Request::default()
         },
-        image_cached_bytes: (0..hosts).map(|row| if row % 11 == 0 { 8 * GIB } else { 0 }).collect(),
+        image_cached_bytes: (0..hosts).map(|row| if row.is_multiple_of(11) { 8 * GIB } else { 0 }).collect(),
         peers: (0..hosts).map(|row| u32::from(row < 3)).collect(),
         rivals: Arc::default(),
     }
