@@ -48,7 +48,7 @@ impl LocalMinute {
 
     /// 0 ..< 1440.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a remainder of 1440")]
+    #[expect(clippy::cast_possible_truncation, reason = "a remainder of 1440")]
     pub fn minute_of_day(self) -> u32 {
         self.0.rem_euclid(DAY_MINUTES) as u32
     }
@@ -88,7 +88,7 @@ impl LocalMinute {
 
 /// Day of the week of a number of days since 1970-01-01.
 #[must_use]
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a remainder of 7")]
+#[expect(clippy::cast_possible_truncation, reason = "a remainder of 7")]
 pub fn weekday(day: i64) -> Weekday {
     Weekday::ALL[(day + 3).rem_euclid(7) as usize]
 }

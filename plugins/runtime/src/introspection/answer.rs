@@ -138,7 +138,8 @@ mod tests {
 
     #[test]
     fn a_report_beyond_a_limit_is_told_which() {
-        let cases: [(&dyn Fn(&mut wire::Report), &str); 12] = [
+        type Change<'a> = &'a dyn Fn(&mut wire::Report);
+        let cases: [(Change<'_>, &str); 12] = [
             (&|r| r.findings.extend(report().findings.pop()), "findings: 257 are more than 256"),
             (&|r| r.next_call = 99, "next-call: 99 ms is not in 100 ..= 86400000"),
             (&|r| r.state.push(0), "state: bytes: 1048577 are more than 1048576"),
