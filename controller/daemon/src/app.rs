@@ -4,6 +4,7 @@ use crate::identity::Authority;
 use crate::ledger::Ledger;
 use crate::library::Library;
 use crate::live::Live;
+use crate::planned;
 use crate::policies::Policies;
 use crate::tracker::Tracker;
 use chassis::reconcile::Hint;
@@ -71,6 +72,8 @@ impl App {
         let cluster = self.ledger.cluster();
         // What is interposed comes into its path when it is ready.
         let via = changed.iter().any(|id| cluster.vias.contains_key(id));
+        // A policy may have waited for it.
+        let awaited = changed.iter().any(|id| planned::awaits(&cluster, id));
         let deployments: std::collections::BTreeSet<_> =
             changed.iter().map(|id| id.deployment.to_string()).collect();
         for id in changed {
@@ -82,7 +85,7 @@ impl App {
         if otherwise {
             self.ledger.hint("hosts", host.to_string());
         }
-        if otherwise || via {
+        if otherwise || via || awaited {
             self.wake();
         }
     }

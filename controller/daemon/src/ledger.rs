@@ -368,11 +368,13 @@ fn audit(
 pub(crate) fn change_of(key: &str, revision: Revision) -> Option<Change> {
     let (collection, name) = key.split_once('/')?;
     let (collection, name) = match collection {
-        "bundles" | "deployments" | "instances" | "hosts" | "policies" | "volumes" | "decisions" => {
-            (collection, name.to_owned())
-        }
+        "bundles" | "deployments" | "instances" | "hosts" | "policies" | "volumes" | "decisions"
+        | "rollouts" => (collection, name.to_owned()),
         "placements" => ("instances", name.to_owned()),
         "facts" => ("hosts", name.to_owned()),
+        "schedules" | "checkpoints" => {
+            ("deployments", name.split_once('/').map_or(name, |(deployment, _)| deployment).to_owned())
+        }
         "versions" | "channels" => ("appliances", name.rsplit_once('/')?.0.to_owned()),
         _ => return None,
     };

@@ -8,7 +8,7 @@ use crate::problem::Answer;
 use crate::questions;
 use crate::reconcile::reason;
 use chassis::clock::unix_ms;
-use controller_api::planned::{RolloutView, ScheduleView, TakeOrder};
+use controller_api::planned::{OrderStatus, RollOrder, RolloutView, ScheduleView, TakeOrder};
 use controller_api::policy::DecisionView;
 use controller_model::standing::Sight;
 use controller_model::{Cluster, checkpoint, record, update};
@@ -16,7 +16,7 @@ use plugins_runtime::checkpoint::{CheckpointInput, CheckpointPlan};
 use plugins_runtime::update::{Step, UpdateInput, UpdatePlan};
 use serde::Serialize;
 use std::time::Duration;
-use types::Base64;
+use types::{Base64, InstanceId};
 
 /// Pause before a policy that had no answer is asked again, in milliseconds.
 const FAILED_RETRY_MS: u64 = 60_000;
@@ -40,6 +40,15 @@ pub(crate) async fn pass(app: &App) -> Answer<Option<Duration>> {
         schedule(app, &question).await?;
     }
     Ok(next(&app.ledger.cluster(), unix_ms()))
+}
+
+/// Something is to happen once an instance is otherwise than before: it was ordered to roll, or its deployment's
+/// checkpoints are looked after from when it serves.
+pub(crate) fn awaits(cluster: &Cluster, id: &InstanceId) -> bool {
+    let pending = |order: &RollOrder| order.status == OrderStatus::Pending && order.instance == *id;
+    let scheduled = cluster.schedules.contains_key(&id.deployment);
+    (!scheduled && checkpoint::policy_of(cluster, &id.deployment).is_some())
+        || cluster.rollouts.values().any(|held| held.orders.iter().any(pending))
 }
 
 /// How long until somebody is to be asked.
