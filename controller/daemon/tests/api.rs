@@ -226,7 +226,7 @@ async fn what_is_no_policy_is_not_installed() {
         ),
         (
             b"\0asm\x0d\0\x01\0",
-            "the component is no placement policy: it does not export collective:policy/plugin (it exports: nothing)",
+            "the component is no policy: it does not export collective:policy/plugin (it exports: nothing)",
         ),
     ] {
         refused(put(bytes).await, ProblemCode::Invalid, message);

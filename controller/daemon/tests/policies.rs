@@ -109,7 +109,7 @@ async fn a_component_that_nobody_trusted_vouches_for_is_refused_and_changes_noth
         (&stranger.signed(&wasm), "no trusted key signed it"),
         (&scheduler.signed(&wasm), "it is signed by scheduler, which is not trusted with placement policies"),
         (&tampered, "the signature is for sha256:"),
-        (&author.sign(&wasm, &other), "the signature is for version 99.0.0, the component says "),
+        (&author.sign(&wasm, &other), "the signature is for the version 99.0.0, the component says "),
     ] {
         let problem = problem(running.admin.put_policy(&balanced(), request).await);
         assert_eq!(problem.code, ProblemCode::Invalid);
