@@ -91,7 +91,7 @@ pub(super) async fn push(args: &PushArgs, format: Format) -> Result<ExitCode, Fa
         exports: names(interface.exports),
     };
     let statement = component::statement(&policy);
-    let credentials = Credentials::of_user(args.reference.registry()).map_err(failure)?;
+    let credentials = Credentials::of_user(args.reference.registry()).map_err(|error| failure(&error))?;
     let pushed = registry::push(
         &args.reference,
         &bytes,
@@ -102,7 +102,7 @@ pub(super) async fn push(args: &PushArgs, format: Format) -> Result<ExitCode, Fa
         Patience::default(),
     )
     .await
-    .map_err(failure)?;
+    .map_err(|error| failure(&error))?;
     let moved = Moved {
         reference: args.reference.pinned(pushed.manifest).to_string(),
         component: statement.component,
@@ -157,12 +157,12 @@ pub(super) async fn pull(args: &PullArgs, format: Format) -> Result<ExitCode, Fa
 
 /// A component and its signature from a registry.
 pub(super) async fn fetch(reference: &Reference) -> Result<Pulled, Failure> {
-    let credentials = Credentials::of_user(reference.registry()).map_err(failure)?;
-    registry::pull(reference, credentials, Patience::default()).await.map_err(failure)
+    let credentials = Credentials::of_user(reference.registry()).map_err(|error| failure(&error))?;
+    registry::pull(reference, credentials, Patience::default()).await.map_err(|error| failure(&error))
 }
 
-fn failure(error: RegistryError) -> Failure {
-    let code = match &error {
+fn failure(error: &RegistryError) -> Failure {
+    let code = match error {
         RegistryError::Unreachable { .. } | RegistryError::Interrupted { .. } => Code::Unreachable,
         RegistryError::Denied { .. } => Code::Forbidden,
         RegistryError::NotFound { .. } => Code::NotFound,
@@ -172,5 +172,5 @@ fn failure(error: RegistryError) -> Failure {
         | RegistryError::OtherBytes { .. }
         | RegistryError::Answer { .. } => Code::Refused,
     };
-    Failure::new(code, chain(&error))
+    Failure::new(code, chain(error))
 }

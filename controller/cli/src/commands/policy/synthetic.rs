@@ -80,7 +80,7 @@ fn placement(hosts: u32, settings: Value) -> PlacementInput {
             image_cached_bytes: column(hosts, |index| if index % 3 == 0 { 2 * GIB } else { 0 }),
             peers: column(hosts, |index| u32::from(index % 97 == 0)),
             disk_total_bytes: column(hosts, |_| 2000 * GIB),
-            attested: column(hosts, |index| index % 2 == 0),
+            attested: column(hosts, |index| index.is_multiple_of(2)),
             labels: BTreeMap::new(),
             rivals: column(hosts, |_| 0),
         },
@@ -135,7 +135,7 @@ fn checkpoint(count: u32, settings: Value) -> CheckpointInput {
         size_bytes: scattered(index, 2048) * MIB,
         with_memory: false,
         cause: checkpoint::Cause::Policy,
-        pinned: index % 100 == 0,
+        pinned: index.is_multiple_of(100),
         verified: checkpoint::Verified::Never,
     };
     CheckpointInput {
