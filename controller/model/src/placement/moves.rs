@@ -129,7 +129,6 @@ pub fn gain(ranked: &[(HostName, f64)], present: &HostName, to: &HostName) -> Op
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
     use super::*;
     use proptest::prelude::*;
 
