@@ -87,7 +87,9 @@ async fn a_daemon_killed_while_policies_change_has_the_components_it_speaks_of_a
         tokio::time::timeout(DEADLINE, writer).await.unwrap().unwrap();
     }
     let (_daemon, url) = spawn(folder.path());
-    check_components(folder.path(), &client(folder.path(), &url)).await;
+    let client = client(folder.path(), &url);
+    check_components(folder.path(), &client).await;
+    assert_eq!(client.policies().await.unwrap().len(), 1, "one of the installs was acknowledged");
 }
 
 /// Every release's bytes are there, and nothing else is.

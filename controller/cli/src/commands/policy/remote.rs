@@ -96,10 +96,8 @@ struct Component {
 }
 
 #[derive(Debug, clap::Args)]
-#[group(required = true, multiple = true)]
 pub(crate) struct SetArgs {
     /// The policy
-    #[arg(group = "name_of_set")]
     name: PolicyName,
     /// Settings (JSON or YAML)
     #[arg(long, value_name = "FILE", conflicts_with = "defaults")]
@@ -213,7 +211,10 @@ async fn set(session: &Session, args: &SetArgs) -> Result<(), Failure> {
         view = Some(changed.map_err(|error| match (error.problem(), &args.settings) {
             (Some(problem), Some(path)) => {
                 let shown = path.display().to_string();
-                Failure::from_problem(problem, |issue| format!("{shown}: {}: {}", issue.field, issue.message))
+                Failure::from_problem(problem, |issue| match issue.field.as_str() {
+                    "" => format!("{shown}: {}", issue.message),
+                    pointer => format!("{shown}: {pointer}: {}", issue.message),
+                })
             }
             _ => error.into(),
         })?);
@@ -293,7 +294,8 @@ fn describe(session: &Session, view: &PolicyView) -> Result<(), Failure> {
         return output::one(&mut out, view, session.format, 0);
     }
     let mut field = |name: &str, value: &dyn std::fmt::Display| {
-        writeln!(out, "{:<14}{}", format!("{name}:"), printable(&value.to_string()))
+        let name = if name.is_empty() { String::new() } else { format!("{name}:") };
+        writeln!(out, "{name:<14}{}", printable(&value.to_string()))
     };
     field("Name", &view.name)?;
     field("Kind", &view.kind)?;
