@@ -24,20 +24,58 @@ pub fn fit(request: &Request, cluster: &impl Cluster, context: &impl Context) ->
         return Fit { hosts: (0..index(count)).collect(), rejections: Vec::new() };
     }
     let limits = Limits::read(request, cluster, context);
-    let (mut hosts, mut rejections) = (Vec::with_capacity(count), Vec::new());
+    let mut hosts = Vec::with_capacity(count);
+    // By code: comparing texts for each of ten thousand hosts would cost more than the limits.
+    let mut rejected: [Vec<u32>; Broken::COUNT] = Default::default();
+    let mut counts = [0_u32; Broken::COUNT];
     for host in 0..index(count) {
-        let row = host as usize;
-        let code = match mask.get(row) {
+        let broken = match mask.get(host as usize) {
             Some(1) => None,
-            Some(_) => Some(limits.broken(host).unwrap_or("not-feasible")),
+            Some(_) => Some(limits.broken(host).unwrap_or(Broken::Unknown)),
             None => limits.broken(host),
         };
-        match code {
-            None => hosts.push(host),
-            Some(code) => reject(&mut rejections, code, host),
+        let Some(broken) = broken else {
+            hosts.push(host);
+            continue;
+        };
+        counts[broken as usize] += 1;
+        if rejected[broken as usize].len() < EXAMPLES_MAX {
+            rejected[broken as usize].push(host);
         }
     }
+    let named = Broken::CODES.iter().zip(counts).zip(rejected).filter(|((_, count), _)| *count > 0);
+    let rejections = named
+        .map(|((code, hosts), examples)| Rejection { code: (*code).to_owned(), hosts, examples })
+        .collect();
     Fit { hosts, rejections }
+}
+
+/// The limit that a host breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    Unknown,
+    Ready,
+    Pinned,
+    Site,
+    Attested,
+    Memory,
+    Cpu,
+    Disk,
+}
+
+impl Broken {
+    const COUNT: usize = 8;
+    /// In the order of the variants.
+    const CODES: [&'static str; Self::COUNT] = [
+        "not-feasible",
+        "not-ready",
+        "volumes-elsewhere",
+        "other-site",
+        "not-attested",
+        "too-little-memory",
+        "too-little-cpu",
+        "too-little-disk",
+    ];
 }
 
 impl Fit {
@@ -102,29 +140,29 @@ impl<'a> Limits<'a> {
         }
     }
 
-    /// The code of the first limit that a host breaks.
-    fn broken(&self, host: u32) -> Option<&'static str> {
+    /// The first limit that a host breaks.
+    fn broken(&self, host: u32) -> Option<Broken> {
         let (request, row) = (self.request, host as usize);
         let away = request.image_bytes.saturating_sub(self.cached[row]);
         if self.states[row] != STATE_READY {
-            return Some("not-ready");
+            return Some(Broken::Ready);
         }
         if request.pinned.is_some_and(|pinned| pinned != host) {
-            return Some("volumes-elsewhere");
+            return Some(Broken::Pinned);
         }
         // A site that no host is at has no symbol.
         if self.sites.as_ref().is_some_and(|(wanted, sites)| *wanted == 0 || sites[row] != *wanted) {
-            return Some("other-site");
+            return Some(Broken::Site);
         }
         if self.attested.as_ref().is_some_and(|attested| attested[row] != 1) {
-            return Some("not-attested");
+            return Some(Broken::Attested);
         }
         if self.memory[row] < request.memory_bytes {
-            return Some("too-little-memory");
+            return Some(Broken::Memory);
         }
         if self.cpu[row] < request.vcpus_milli {
-            return Some("too-little-cpu");
+            return Some(Broken::Cpu);
         }
-        (self.disk[row] < request.disk_bytes.saturating_add(away)).then_some("too-little-disk")
+        (self.disk[row] < request.disk_bytes.saturating_add(away)).then_some(Broken::Disk)
     }
 }
