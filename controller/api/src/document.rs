@@ -1,8 +1,8 @@
 //! What people write: YAML documents with `apiVersion`, `kind`, `metadata` and `spec`. Unknown fields are refused.
 
 use crate::interpose::InterpositionSpec;
-use ipnet::IpNet;
 use crate::watch::WatchSpec;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

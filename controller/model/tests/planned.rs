@@ -107,19 +107,46 @@ fn of_a_placed_instance_what_it_takes_counts_as_free_there() {
 #[test]
 fn wishes_that_cannot_be_are_refused_with_line_and_field() {
     let wrong = [
-        ("placement: {apart_from: [nobody]}", "spec.members.workspace.placement.apart_from", "no member nobody"),
-        ("placement: {apart_from: [workspace]}", "spec.members.workspace.placement.apart_from", "from itself"),
-        ("placement: {labels: {Disk: x}}", "spec.members.workspace.placement.labels.Disk", "cannot be a label"),
-        ("placement: {labels: {disk: 'a b'}}", "spec.members.workspace.placement.labels.disk", "label's value"),
-        ("placement: {attributes: {collective/site: x}}", "spec.members.workspace.placement.attributes", "controller's"),
-        ("placement: {attributes: {plain: x}}", "spec.members.workspace.placement.attributes.plain", "vendor/key"),
+        (
+            "placement: {apart_from: [nobody]}",
+            "spec.members.workspace.placement.apart_from",
+            "no member nobody",
+        ),
+        (
+            "placement: {apart_from: [workspace]}",
+            "spec.members.workspace.placement.apart_from",
+            "from itself",
+        ),
+        (
+            "placement: {labels: {Disk: x}}",
+            "spec.members.workspace.placement.labels.Disk",
+            "cannot be a label",
+        ),
+        (
+            "placement: {labels: {disk: 'a b'}}",
+            "spec.members.workspace.placement.labels.disk",
+            "label's value",
+        ),
+        (
+            "placement: {attributes: {collective/site: x}}",
+            "spec.members.workspace.placement.attributes",
+            "controller's",
+        ),
+        (
+            "placement: {attributes: {plain: x}}",
+            "spec.members.workspace.placement.attributes.plain",
+            "vendor/key",
+        ),
         ("placement: {apartFrom: [gateway]}", "spec.members.workspace.placement.apartFrom", "apart_from"),
     ];
     for (wish, field, message) in wrong {
         let with = format!("      ports: {{eth0: inside}}\n      {wish}\n");
         let text = OFFICE.replace("      ports: {eth0: inside}\n", &with);
         let found = issues(&with_site(), &text);
-        assert!(found[0].field.starts_with(field) && found[0].message.contains(message), "{wish}: {found:#?}");
+        assert!(
+            found[0].field.starts_with(field) && found[0].message.contains(message),
+            "{wish}: {found:#?}"
+        );
         assert!(found[0].line > 18, "{wish}: {found:#?}");
     }
     let elsewhere = OFFICE.replace(
@@ -266,7 +293,12 @@ fn checkpoints_are_looked_after_from_when_the_first_guest_serves() {
     let [asked] = checkpoint::questions(&draft.cluster, sight(5_000)).try_into().unwrap();
     assert_eq!((asked.policy.as_str(), asked.created_ms, asked.instances.len()), ("gfs", 1_000, 2));
     let take = |ordered_ms| {
-        Some(controller_api::planned::TakeOrder { ordered_ms, with_memory: false, pause_max_ms: 500, reasons: vec![] })
+        Some(controller_api::planned::TakeOrder {
+            ordered_ms,
+            with_memory: false,
+            pause_max_ms: 500,
+            reasons: vec![],
+        })
     };
     let answer = |take| checkpoint::Answer {
         take,

@@ -51,8 +51,7 @@ pub(crate) async fn join(
                 )));
             }
             let mut writes = Writes::default();
-            let member =
-                record::Host::joined(request.site.clone(), join.role.clone(), digest, unix_ms());
+            let member = record::Host::joined(request.site.clone(), join.role.clone(), digest, unix_ms());
             writes.put(format!("hosts/{host}"), &member);
             writes.delete(format!("joins/{join_id}"));
             writes.event(
