@@ -52,7 +52,7 @@ mod tests {
     fn says_what_would_move_and_that_nothing_did() {
         let view: MovesView =
             serde_json::from_value(serde_json::json!({"executed": false, "considered": 2, "moves": [
-                {"instance": "office/gateway", "from": "h1", "to": "h2", "gain": 12.25, "decision": 7,
+                {"instance": "office/gateway", "from": "h1", "to": "h2", "gain": 12.5, "decision": 7,
                  "reasons": ["capacity-left: 80 % of the host stays free (+48.000)"]},
                 {"instance": "office/workspace", "from": "h1", "to": null, "gain": null, "decision": null,
                  "reasons": ["its volumes (home) lie on h1"]},
@@ -61,7 +61,7 @@ mod tests {
         let mut out = Vec::new();
         show(&mut out, &view, Format::Table).unwrap();
         let text = String::from_utf8(out).unwrap();
-        assert!(text.contains("office/gateway    h1    h2  +12.3  7         capacity-left"), "{text}");
+        assert!(text.contains("office/gateway    h1    h2  +12.5  7         capacity-left"), "{text}");
         assert!(text.contains("office/workspace  h1    -   -      -         its volumes"), "{text}");
         assert!(text.ends_with("\n2 of 2 instances, 1 of them cannot go; nothing was moved\n"), "{text}");
     }
