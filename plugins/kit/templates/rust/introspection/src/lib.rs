@@ -106,7 +106,8 @@ mod tests {
 
     fn look(entry: u64, state: &[u8], kind: u8) -> Report {
         let registers = vec![[("lstar".to_owned(), entry)].into()];
-        let guest = Still { registers, ..Still::default() };
+        let mut guest = Still::default();
+        guest.registers = registers;
         let trigger = Trigger { kind, ..Trigger::default() };
         {{Name}}::inspect(&Settings::default(), &trigger, state, &guest, &guest).unwrap()
     }
@@ -126,7 +127,8 @@ mod tests {
 
     #[test]
     fn without_the_grant_there_is_no_decision() {
-        let guest = Still { denied: true, ..Still::default() };
+        let mut guest = Still::default();
+        guest.denied = true;
         let answer =
             {{Name}}::inspect(&Settings::default(), &Trigger::default(), &[], &guest, &guest);
         assert!(matches!(answer, Err(PolicyError::Unsupported(_))));
