@@ -64,7 +64,8 @@ browser: ## the dashboard's own tests, in headless Chromium
 	@cd web && npm test --silent && npm run --silent e2e
 
 policy-kit: ## every template of a policy builds outside of our tree and answers; downloads are kept under $(CACHE)
-	@$(CARGO) build --quiet -p controller-cli
+	@# The whole workspace: one crate alone would have its dependencies built anew with fewer features.
+	@$(CARGO) build --quiet --workspace
 	@plugins/kit/try.sh $(BIN)/collective $(CACHE)/policy-kit
 
 deny: ## licences, sources and bans of all crates (cargo-deny; installed under the cache at first use)
