@@ -15,7 +15,9 @@ impl Layout {
     /// Makes the folders.
     pub(crate) fn make(state: &Path, run: &Path) -> std::io::Result<Self> {
         let layout = Self { state: state.to_owned(), run: run.join("health") };
-        for folder in [layout.instances(), layout.volumes(), layout.images(), layout.components(), layout.run.clone()] {
+        for folder in
+            [layout.instances(), layout.volumes(), layout.images(), layout.components(), layout.run.clone()]
+        {
             std::fs::create_dir_all(folder)?;
         }
         Ok(layout)

@@ -63,9 +63,8 @@ async fn image(
 /// The bytes of a policy that hosts ask by themselves.
 async fn component(State(app): State<App>, member: Member, Path(digest): Path<Digest>) -> Answer<Vec<u8>> {
     member.must_be_host()?;
-    let theirs = |policy: &record::Policy| {
-        policy.kind == PolicyKind::Introspection && policy.active.digest == digest
-    };
+    let theirs =
+        |policy: &record::Policy| policy.kind == PolicyKind::Introspection && policy.active.digest == digest;
     if !app.ledger.cluster().policies.values().any(|policy| theirs(&policy.value)) {
         return Err(Refused::not_found(format!("no introspection policy is {digest}")));
     }

@@ -318,9 +318,15 @@ mod tests {
         take("decisions/00000000000000000001", &decision);
         let held = &cluster.policies[&balanced()].value;
         assert_eq!((held.kind, &held.active.origin), (PolicyKind::Placement, &PolicyOrigin::Unsigned));
-        assert_eq!((&held.active.settings, &held.on_failure, held.earlier.len()), (&None, &OnFailure::Refuse, 0));
+        assert_eq!(
+            (&held.active.settings, &held.on_failure, held.earlier.len()),
+            (&None, &OnFailure::Refuse, 0)
+        );
         let held = &cluster.decisions[&1].value;
-        assert_eq!((held.subject.as_str(), held.outcome.as_str()), ("instance/office/gateway", "place on h1"));
+        assert_eq!(
+            (held.subject.as_str(), held.outcome.as_str()),
+            ("instance/office/gateway", "place on h1")
+        );
     }
 
     #[test]

@@ -180,10 +180,8 @@ pub(crate) fn attributes(all: &BTreeMap<String, String>) -> impl Iterator<Item =
 
 /// Which rule of the contract an input breaks, if one.
 fn check_input(input: &IntrospectionInput) -> Result<(), String> {
-    let attributes = [
-        ("guest.attributes", &input.guest.attributes),
-        ("trigger_attributes", &input.trigger_attributes),
-    ];
+    let attributes =
+        [("guest.attributes", &input.guest.attributes), ("trigger_attributes", &input.trigger_attributes)];
     for (name, attributes) in attributes {
         if attributes.len() > ATTRIBUTES_MAX {
             return Err(format!("{name}: {} are more than {ATTRIBUTES_MAX}", attributes.len()));
