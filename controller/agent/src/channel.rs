@@ -238,6 +238,8 @@ impl Session {
                     }
                 }
             }
+            // No host has a lease yet.
+            ToAgent::Heard { .. } => {}
             ToAgent::LogTail { request, instance, bytes_max } => {
                 let (works, outbox) = (Arc::clone(&self.works), self.outbox.clone());
                 tokio::task::spawn_blocking(move || {

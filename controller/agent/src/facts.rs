@@ -77,6 +77,7 @@ impl Machine {
             disk_total_bytes: disk(&config.state_dir).0,
             underlay_address: Some(config.underlay_address),
             underlay_mtu: mtu_of(config.underlay_address),
+            move_address: None,
         }
     }
 }

@@ -350,6 +350,9 @@ impl Host {
             images,
             networks: observed.networks,
             watches: locked(&self.works.watches).clone(),
+            captures: Vec::new(),
+            moves: Vec::new(),
+            beat: 0,
         }
     }
 }

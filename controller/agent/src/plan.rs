@@ -267,7 +267,7 @@ fn runs(plan: &mut Plan, observed: &Observed) {
 }
 
 fn volumes(plan: &mut Plan, desired: &HostDesired, observed: &Observed) {
-    for DesiredVolume { instance, name, size } in &desired.volumes {
+    for DesiredVolume { instance, name, size, .. } in &desired.volumes {
         let bytes = observed.volumes.get(&(instance.clone(), name.clone()));
         if bytes.is_none_or(|bytes| *bytes < size.0)
             && (bytes.is_none() || !is_here(instance, observed, true))

@@ -111,5 +111,7 @@ fn status(
         started_ms: present.and_then(|record| record.started_ms),
         ready_ms: present.and_then(|record| record.ready_ms),
         starts: record.map_or(0, |record| record.starts),
+        dirty_bytes: 0,
+        health: None,
     }
 }

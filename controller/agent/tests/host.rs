@@ -16,6 +16,7 @@ use controller_api::agent::{
     DesiredInstance, DesiredPort, DesiredStream, DesiredVolume, HostDesired, HostStatus, InstanceState,
     InstanceStatus, ToAgent, ToController,
 };
+use controller_api::life::Power;
 use netd_api::{NetworkStatus, PortStatus};
 use private_libvirtd::Host;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -312,7 +313,6 @@ fn desired(generation: u64, incarnation: Option<Uuid>) -> HostDesired {
         return HostDesired { generation: Generation(generation), ..HostDesired::default() };
     };
     HostDesired {
-        watches: vec![],
         generation: Generation(generation),
         networks: vec![netd_api::Network {
             id: "office/inside".to_owned(),
@@ -322,12 +322,14 @@ fn desired(generation: u64, incarnation: Option<Uuid>) -> HostDesired {
             ports: vec![port],
             ..netd_api::Network::default()
         }],
-        watchers: vec![],
-        mirrors: vec![],
         images: vec![IMAGE],
-        streams: vec![],
-        limits: None,
-        volumes: vec![DesiredVolume { instance: id, name, size: ByteSize(1 << 20) }],
+        volumes: vec![DesiredVolume {
+            instance: id,
+            name,
+            size: ByteSize(1 << 20),
+            incarnation: String::new(),
+            layers: Vec::new(),
+        }],
         instances: vec![DesiredInstance {
             id: "office/probe".parse().unwrap(),
             incarnation: incarnation.to_string(),
@@ -343,7 +345,12 @@ fn desired(generation: u64, incarnation: Option<Uuid>) -> HostDesired {
             }],
             volumes: vec!["home".parse().unwrap()],
             config: BTreeMap::from([("instance.env".to_owned(), "INSTANCE=\"office/probe\"\n".to_owned())]),
+            power: Power::On,
+            leased: false,
+            layers: Vec::new(),
+            memory_from: None,
         }],
+        ..HostDesired::default()
     }
 }
 

@@ -10,11 +10,12 @@
 //! [`streamer_api::ImageSource`], on the same mTLS address, and with `GET /agent/v1/policies/{digest}` a component's bytes; what a guest read of it since its start it tells once, with
 //! `POST /agent/v1/images/{digest}/runs` and a [`streamer_api::Run`] of at most [`RUN_LEN_MAX`] bytes, answered with 204.
 
+use crate::life::{CaptureStatus, DesiredCapture, DesiredMove, Layer, MoveStatus, Power, SavedMemory};
 use crate::stream::StreamReport;
 use crate::watch::{DesiredWatch, WatchStatus};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use streamer_api::{Limits, Prefetch};
 use types::{ByteSize, Digest, Generation, HostName, InstanceId, MacAddress, PortName, SiteName, VolumeName};
 use utoipa::ToSchema;
@@ -75,6 +76,11 @@ pub enum ToAgent {
         stream: u32,
         /// For netd.
         capture: netd_api::Capture,
+    },
+    /// The status with this number was heard: the host's lease runs from when it was sent.
+    Heard {
+        /// [`HostStatus::beat`].
+        beat: u64,
     },
 }
 
@@ -172,6 +178,10 @@ pub struct HostFacts {
     /// Largest packet in bytes that its link with that address sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub underlay_mtu: Option<u16>,
+    /// Where it listens for guests that move here; none if it takes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub move_address: Option<SocketAddr>,
 }
 
 /// Everything one host shall hold.
@@ -203,6 +213,15 @@ pub struct HostDesired {
     /// Who watches its instances from outside.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub watches: Vec<DesiredWatch>,
+    /// Its parts of checkpoints, to be taken or kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub captures: Vec<DesiredCapture>,
+    /// Live moves that it is an end of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moves: Vec<DesiredMove>,
+    /// How long this host may run leased instances after the controller last heard it, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ms: Option<u64>,
 }
 
 /// How to hold one image.
@@ -241,6 +260,18 @@ pub struct DesiredInstance {
     pub volumes: Vec<VolumeName>,
     /// Files of the configuration disk by name, at most 64 KiB together.
     pub config: BTreeMap<String, String>,
+    /// Whether it runs.
+    #[serde(default, skip_serializing_if = "Power::is_on")]
+    pub power: Power,
+    /// It runs under the host's lease only: without one it is stopped at once and not started, for it may run elsewhere.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leased: bool,
+    /// Layers between the image and its overlay when that is made, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<Layer>,
+    /// Its first run goes on from here instead of booting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_from: Option<SavedMemory>,
 }
 
 /// One NIC.
@@ -267,6 +298,12 @@ pub struct DesiredVolume {
     pub name: VolumeName,
     /// Its size. It grows, never shrinks.
     pub size: ByteSize,
+    /// Another one is another disk: it is made anew from its layers. Empty, or a UUID.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub incarnation: String,
+    /// What it holds when it is made, oldest first; nothing: zeros.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<Layer>,
 }
 
 /// What is on one host.
@@ -298,6 +335,15 @@ pub struct HostStatus {
     /// How each watch of a running instance does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub watches: Vec<WatchStatus>,
+    /// Its parts of checkpoints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub captures: Vec<CaptureStatus>,
+    /// How its moves do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moves: Vec<MoveStatus>,
+    /// Grows with every status of one connection; 0 asks for no answer.
+    #[serde(default)]
+    pub beat: u64,
 }
 
 /// A number too large for 32 bits becomes an infinity, which is written as `null`: nobody could read the host's status.
@@ -326,6 +372,24 @@ pub struct InstanceStatus {
     pub ready_ms: Option<u64>,
     /// Starts of its present incarnation.
     pub starts: u32,
+    /// Bytes written to its disks since its last capture, or since it was made: no less than what has changed.
+    #[serde(default)]
+    pub dirty_bytes: u64,
+    /// What its health probes say, if it has any: none failed, or which one and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthStatus>,
+}
+
+/// What an instance's health probes say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HealthStatus {
+    /// Every probe's last answer was good.
+    pub healthy: bool,
+    /// The first that is not, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when it is so, milliseconds since 1970 UTC.
+    pub since_ms: u64,
 }
 
 /// Where an instance is in its life on a host.

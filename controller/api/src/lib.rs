@@ -8,6 +8,7 @@ pub mod agent;
 pub mod document;
 pub mod host;
 pub mod interpose;
+pub mod life;
 pub mod network;
 pub mod planned;
 pub mod policy;

@@ -179,7 +179,7 @@ fn write_down(cluster: &Cluster, question: &Question, view: &DecisionView) -> Op
             for volume in &question.instance.volumes {
                 let held = cluster.volumes.get(&(id.clone(), volume.clone()));
                 if let Some(held) = held.filter(|held| held.host.is_none()) {
-                    let placed = record::Volume { size: held.size, host: Some(host.clone()) };
+                    let placed = record::Volume { host: Some(host.clone()), ..held.value.clone() };
                     writes.put(record::volume_key(id, volume), &placed);
                 }
             }

@@ -38,6 +38,8 @@ fn ready(id: &InstanceId, incarnation: &str) -> ToController {
         started_ms: Some(1_000),
         ready_ms: Some(9_000),
         starts: 1,
+        dirty_bytes: 0,
+        health: None,
     };
     let mut status = status();
     status.instances = vec![instance];

@@ -57,6 +57,8 @@ fn ready(document: &HostDesired) -> ToController {
             started_ms: Some(1_000),
             ready_ms: Some(2_000),
             starts: 1,
+            dirty_bytes: 0,
+            health: None,
         })
         .collect();
     ToController::Status(Box::new(status))

@@ -7,9 +7,10 @@
 use crate::cluster::Cluster;
 use crate::record;
 use crate::standing::{self, Condition, Sight, Standing};
+use controller_api::life::DesiredCapture;
 use controller_api::planned::TakeOrder;
 use std::collections::BTreeSet;
-use types::{Base64, DeploymentName, PolicyName};
+use types::{Base64, DeploymentName, HostName, PolicyName};
 
 /// Policy of bundles that name none.
 pub const DEFAULT_POLICY: &str = "gfs";
@@ -151,4 +152,10 @@ pub fn answered(question: &Question, answer: Answer, decision: Option<u64>, now_
 pub fn ended(cluster: &Cluster) -> Vec<DeploymentName> {
     let gone = cluster.schedules.keys().filter(|deployment| !cluster.deployments.contains_key(*deployment));
     gone.cloned().collect()
+}
+
+/// A host's parts of checkpoints.
+#[must_use]
+pub fn captures(_cluster: &Cluster, _host: &HostName) -> Vec<DesiredCapture> {
+    Vec::new()
 }

@@ -1,7 +1,7 @@
 //! What each host shall hold: a function of what was decided.
 
 use crate::cluster::Cluster;
-use crate::{config_disk, expand, interpose, record, streams, wire};
+use crate::{checkpoint, config_disk, expand, interpose, lease, moving, record, streams, wire};
 use controller_api::agent::{DesiredInstance, DesiredPort, DesiredVolume, HostDesired};
 use std::collections::{BTreeMap, BTreeSet};
 use types::{DeploymentName, Digest, Generation, HostName, InstanceId, MemberName};
@@ -49,9 +49,14 @@ fn of_host(
             instance: instance.clone(),
             name: name.clone(),
             size: volume.size,
+            incarnation: volume.incarnation.clone(),
+            layers: volume.layers.clone(),
         })
         .collect();
     let mut images: BTreeSet<Digest> = here.iter().map(|(_, instance)| instance.image).collect();
+    images.extend(here.iter().flat_map(|(_, instance)| needed_files(instance)));
+    let own_volumes = cluster.volumes.values().filter(|volume| volume.host.as_ref() == Some(host));
+    images.extend(own_volumes.flat_map(|volume| volume.layers.iter().filter_map(|layer| layer.image)));
     let streams = streams::held(cluster, host, &images);
     images.extend(streams.keys());
     let mut document = HostDesired {
@@ -62,9 +67,15 @@ fn of_host(
         images: images.into_iter().collect(),
         streams: streams.into_values().collect(),
         limits: streams::limits(cluster, host, online),
-        instances: here.iter().map(|(id, instance)| desired_instance(id, instance, part(id))).collect(),
+        instances: here
+            .iter()
+            .map(|(id, instance)| desired_instance(cluster, id, instance, part(id)))
+            .collect(),
         volumes,
         watches: watches::of_host(cluster, &here),
+        captures: checkpoint::captures(cluster, host),
+        moves: moving::ends(cluster, host),
+        lease_ms: lease::of_host(cluster, host),
     };
     match cluster.desired.get(host) {
         Some(held) => {
@@ -78,7 +89,14 @@ fn of_host(
     document
 }
 
+/// Images of what an instance was made from.
+fn needed_files(instance: &record::Instance) -> impl Iterator<Item = Digest> + '_ {
+    let memory = instance.memory_from.as_ref().and_then(|memory| memory.image);
+    instance.layers.iter().filter_map(|layer| layer.image).chain(memory)
+}
+
 fn desired_instance(
+    cluster: &Cluster,
     id: &InstanceId,
     instance: &record::Instance,
     part: Option<&wire::Member>,
@@ -100,5 +118,9 @@ fn desired_instance(
         ports: ports.collect(),
         volumes: instance.volumes.clone(),
         config: config_disk::files(id, instance, part.unwrap_or(&nothing)),
+        power: instance.power,
+        leased: lease::is_leased(cluster, id),
+        layers: instance.layers.clone(),
+        memory_from: instance.memory_from.clone(),
     }
 }

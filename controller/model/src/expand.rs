@@ -5,6 +5,7 @@ use crate::draft::Draft;
 use crate::validate::{self, Finding, Findings};
 use crate::{address, config_disk, interpose, name, network, record, wire};
 use controller_api::document::{BundleSpec, DeploymentSpec, LanSpec, MemberSpec, NetworkSpec};
+use controller_api::life::Power;
 use types::{DeploymentName, InstanceId, MemberName, NetworkName, SiteName};
 
 mod addresses;
@@ -167,6 +168,9 @@ pub(crate) fn instance(
         ports,
         volumes: spec.volumes.keys().cloned().collect(),
         shape: name::digest(b""),
+        power: Power::On,
+        layers: Vec::new(),
+        memory_from: None,
     };
     let visible = serde_json::to_vec(&(&new, config_disk::files(id, &new, part))).unwrap_or_default();
     new.shape = name::digest(&visible);
@@ -197,7 +201,15 @@ fn volumes(draft: &mut Draft, before: &Cluster, id: &InstanceId, spec: &MemberSp
                 ),
             });
         }
-        let new = record::Volume { size: wanted.size, host: held.and_then(|held| held.host.clone()) };
+        let new = match held {
+            Some(held) => record::Volume { size: wanted.size, ..held.value.clone() },
+            None => record::Volume {
+                size: wanted.size,
+                host: None,
+                incarnation: String::new(),
+                layers: Vec::new(),
+            },
+        };
         if held.map(|held| &held.value) != Some(&new) {
             draft.put(record::volume_key(id, volume), &new);
         }

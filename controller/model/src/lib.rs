@@ -23,6 +23,8 @@ mod draft;
 pub mod expand;
 pub mod host;
 pub mod interpose;
+pub mod lease;
+pub mod moving;
 pub mod name;
 mod network;
 pub mod placement;

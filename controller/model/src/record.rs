@@ -27,6 +27,7 @@
 use controller_api::document::ApplianceSpec;
 use controller_api::host::HostService;
 use controller_api::interpose::{InterpositionPhase, MemberPort};
+use controller_api::life::{Layer, Power, SavedMemory};
 use controller_api::planned::{RollOrder, TakeOrder};
 use controller_api::policy::{OnFailure, PolicyKind, PolicyRelease};
 use ipnet::IpNet;
@@ -62,6 +63,15 @@ pub struct Instance {
     pub volumes: Vec<VolumeName>,
     /// SHA-256 of all that the guest can see of this, without the incarnation: if it changes, the guest is made anew.
     pub shape: Digest,
+    /// Whether it runs.
+    #[serde(default, skip_serializing_if = "Power::is_on")]
+    pub power: Power,
+    /// What this incarnation's overlay stands on above the image, oldest first: it was made from a checkpoint.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<Layer>,
+    /// The memory this incarnation's first run goes on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_from: Option<SavedMemory>,
 }
 
 /// A NIC with everything decided.
@@ -178,6 +188,12 @@ pub struct Volume {
     pub size: ByteSize,
     /// Where its bytes are; none before its instance was first placed.
     pub host: Option<HostName>,
+    /// Another one is another disk, made anew from its layers. Empty, or a UUID.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub incarnation: String,
+    /// What this incarnation held when it was made, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<Layer>,
 }
 
 /// A member of the cluster.

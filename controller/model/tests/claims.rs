@@ -141,7 +141,12 @@ fn a_renewed_instance_keeps_its_address_and_volume_and_gets_the_channels_version
 #[test]
 fn a_volume_pins_its_instance_and_other_hosts_are_forbidden() {
     let mut draft = Draft::new(office());
-    let volume = record::Volume { size: ByteSize(256 << 20), host: Some("h2".parse().unwrap()) };
+    let volume = record::Volume {
+        size: ByteSize(256 << 20),
+        host: Some("h2".parse().unwrap()),
+        incarnation: String::new(),
+        layers: Vec::new(),
+    };
     draft.put("volumes/office/workspace/home", &volume);
     draft.delete("placements/office/workspace");
     let id = "office/workspace".parse().unwrap();

@@ -96,6 +96,8 @@ fn says(document: &HostDesired, ready: &[&str]) -> HostStatus {
         started_ms: None,
         ready_ms: None,
         starts: 1,
+        dirty_bytes: 0,
+        health: None,
     };
     let port = |port: &Port| PortStatus {
         id: port.id.clone(),

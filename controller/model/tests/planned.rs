@@ -165,7 +165,12 @@ fn wishes_that_cannot_be_are_refused_with_line_and_field() {
 #[test]
 fn a_volume_binds_and_a_scene_remembers_what_was_taken() {
     let mut draft = Draft::new(office());
-    let volume = record::Volume { size: types::ByteSize(1 << 20), host: Some(named("h2")) };
+    let volume = record::Volume {
+        size: types::ByteSize(1 << 20),
+        host: Some(named("h2")),
+        incarnation: String::new(),
+        layers: Vec::new(),
+    };
     draft.put("volumes/office/workspace/home", &volume);
     let mut scene = moves::Scene::new(draft.cluster, &Observed::new(), &online());
     assert!(moves::bound(&scene.cluster, &id("office/workspace")).unwrap().contains("(home) lie on h2"));
@@ -189,6 +194,8 @@ fn observed(cluster: &Cluster, state: InstanceState, ready_ms: Option<u64>) -> O
             started_ms: Some(1_000),
             ready_ms,
             starts: 1,
+            dirty_bytes: 0,
+            health: None,
         });
     }
     observed

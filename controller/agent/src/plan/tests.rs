@@ -1,5 +1,6 @@
 use super::*;
 use controller_api::agent::{DesiredPort, DesiredStream};
+use controller_api::life::Power;
 use netd_api::{
     Mirror, MirrorFrom, MirrorTo, Network, NetworkStatus, Port, PortStatus, Router, Status, Uplink, Watcher,
     WatcherStatus,
@@ -64,6 +65,10 @@ fn instance(member: u8, number: u8) -> DesiredInstance {
         ports: std::iter::once(nic("eth0", tap(member))).chain(watching).collect(),
         volumes: vec!["home".parse().unwrap()],
         config: BTreeMap::new(),
+        power: Power::On,
+        leased: false,
+        layers: Vec::new(),
+        memory_from: None,
     }
 }
 
@@ -78,14 +83,11 @@ fn document(generation: u64, members: &BTreeMap<u8, u8>) -> HostDesired {
         ..Network::default()
     };
     HostDesired {
-        watches: vec![],
         generation: Generation(generation),
         networks: if members.is_empty() { vec![] } else { vec![network] },
         watchers: members.keys().filter_map(|member| watcher(*member)).collect(),
         mirrors: members.keys().filter_map(|member| watcher(*member)).map(|w| mirror(&w)).collect(),
         images: members.keys().map(|member| image(*member)).collect(),
-        streams: vec![],
-        limits: None,
         instances: members.iter().map(|(member, number)| instance(*member, *number)).collect(),
         volumes: members
             .keys()
@@ -93,8 +95,11 @@ fn document(generation: u64, members: &BTreeMap<u8, u8>) -> HostDesired {
                 instance: instance(*member, 0).id,
                 name: "home".parse().unwrap(),
                 size: ByteSize(1 << 20),
+                incarnation: String::new(),
+                layers: Vec::new(),
             })
             .collect(),
+        ..HostDesired::default()
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::store::Wires;
 use controller_api::agent::DesiredInstance;
+use controller_api::life::Power;
 use types::{ByteSize, Digest};
 
 const INCARNATION: &str = "11111111-2222-4333-8444-555555555555";
@@ -32,6 +33,10 @@ fn desired(watches: Vec<DesiredWatch>) -> HostDesired {
         ports: Vec::new(),
         volumes: Vec::new(),
         config: BTreeMap::new(),
+        power: Power::On,
+        leased: false,
+        layers: Vec::new(),
+        memory_from: None,
     };
     HostDesired { instances: vec![instance], watches, ..HostDesired::default() }
 }
