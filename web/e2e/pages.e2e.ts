@@ -48,6 +48,7 @@ test('says what to do where there is nothing', async ({ page }) => {
     ['Hosts', 'No host has joined yet.'],
     ['Streams', 'No host has an image yet.'],
     ['Appliances', 'No appliance has been published yet.'],
+    ['Policies', 'No policy is installed.'],
     ['Events', 'Nothing has happened yet.'],
     ['Audit', 'Nobody has changed anything yet.'],
   ] as const) {
@@ -74,7 +75,7 @@ test('breaks no rule of a strict content security policy', async ({ page }) => {
     if (message.type() === 'error') complaints.push(message.text())
   })
   await signIn(page, 'ready')
-  for (const path of ['/deployments/office', '/instances/office/workspace', '/hosts', '/hosts/h1', '/instances/office/workspace/console']) {
+  for (const path of ['/deployments/office', '/instances/office/workspace', '/hosts', '/hosts/h1', '/policies', '/policies/balanced', '/instances/office/workspace/console']) {
     await page.goto(path)
     await expect(page.getByRole('heading', { level: 1 })).toBeVisible()
   }

@@ -52,7 +52,7 @@ function answer(url: URL, request: IncomingMessage, response: ServerResponse, wo
   if (world.scenario === 'hostless' && url.pathname === '/v1/hosts') {
     return refuse(response, 503, { code: 'unavailable', message: 'The store is being recovered. Try again in a few seconds.' })
   }
-  if (request.method === 'DELETE') return renew(url, response, world)
+  if (request.method !== 'GET') return change(url, request, response, world)
   const [collection = '', ...rest] = url.pathname.slice('/v1/'.length).split('/')
   return get(collection, rest, url, response, world)
 }
@@ -75,7 +75,15 @@ function get(collection: string, rest: string[], url: URL, response: ServerRespo
       return reply(response, find(world.hosts(), (each) => each.name === name))
     case 'appliances':
       return reply(response, find(world.appliances(), (each) => each.name === id))
+    case 'policies':
+      if (rest[1] === 'shadow') return reply(response, world.policies.shadow(name ?? '', world.decisions('office/workspace')))
+      if (world.scenario === 'empty') return reply(response, [])
+      return reply(response, find(world.policies.all(), (each) => each.name === name))
+    case 'policy-trust':
+      return reply(response, world.scenario === 'empty' ? [] : world.policies.trust())
     case 'decisions':
+      if (url.searchParams.get('policy') === 'balanced') return reply(response, world.decisions('office/workspace'))
+      if (url.searchParams.has('policy')) return reply(response, [])
       return reply(response, world.decisions(url.searchParams.get('instance') ?? ''))
     case 'audit':
       return reply(response, world.audit())
@@ -104,10 +112,29 @@ function watch(response: ServerResponse, world: World) {
   response.on('close', () => clearInterval(timer))
 }
 
-function renew(url: URL, response: ServerResponse, world: World) {
+/** Whatever is asked for is done, if the token may. */
+function change(url: URL, request: IncomingMessage, response: ServerResponse, world: World) {
   if (world.scenario === 'read') {
     return refuse(response, 403, { code: 'forbidden', message: 'This token may only read. Use one of role admin.' })
   }
+  const [collection, name = '', action = ''] = url.pathname.slice('/v1/'.length).split('/')
+  if (collection === 'policies') {
+    if (!world.policies.change(name, action)) return reply(response, undefined)
+    return reply(response, world.policies.find(name))
+  }
+  if (collection === 'hosts' && action === 'service') {
+    let body = ''
+    request.on('data', (chunk) => (body += String(chunk)))
+    request.on('end', () => {
+      world.setService(name, JSON.parse(body).service)
+      reply(response, world.hosts().find((each) => each.name === name))
+    })
+    return
+  }
+  return renew(url, response, world)
+}
+
+function renew(url: URL, response: ServerResponse, world: World) {
   if (url.pathname !== '/v1/instances/office/workspace') return reply(response, undefined)
   world.renew()
   response.writeHead(202).end()

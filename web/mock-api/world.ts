@@ -5,6 +5,7 @@ import type {
   DecisionView,
   DeploymentView,
   Event,
+  HostService,
   HostView,
   InstanceView,
   PortView,
@@ -12,6 +13,7 @@ import type {
   TopologyLink,
   TopologyView,
 } from '../src/api/types'
+import { Policies } from './policies.ts'
 import { bootAfter, readyMs, reportAfter, stateAfter } from './boot.ts'
 
 /**
@@ -43,10 +45,13 @@ const IMAGE = { gateway: `sha256:${'a7'.repeat(32)}`, workspace: `sha256:${'c1'.
 
 export class World {
   readonly bornMs = Date.now()
+  readonly policies: Policies
+  private readonly services = new Map<string, HostService>()
   private workspaceStartedMs: number
   private renewals = 0
 
   private constructor(readonly scenario: Scenario) {
+    this.policies = new Policies(this.bornMs)
     this.workspaceStartedMs = scenario === 'live' || scenario === 'read' ? 0 : this.bornMs - 2 * HOUR_MS
   }
 
@@ -239,7 +244,12 @@ export class World {
   hosts(): HostView[] {
     if (this.scenario === 'empty') return []
     const on = (name: string) => this.instances().filter((candidate) => candidate.host === name)
-    return [host('h1', '10.77.0.11', 3.1, on('h1')), host('h2', '10.77.0.12', 2.8, on('h2')), offlineHost(this.bornMs), origin()]
+    const all = [host('h1', '10.77.0.11', 3.1, on('h1')), host('h2', '10.77.0.12', 2.8, on('h2')), offlineHost(this.bornMs), origin()]
+    return all.map((each) => ({ ...each, service: this.services.get(each.name) ?? each.service }))
+  }
+
+  setService(name: string, service: HostService) {
+    this.services.set(name, service)
   }
 
   appliances(): ApplianceView[] {
@@ -318,6 +328,9 @@ function decisionBase(id: string, atMs: number) {
   return {
     id: 17,
     at_ms: atMs,
+    kind: 'placement' as const,
+    subject: `instance/${id}`,
+    outcome: id === 'lab/watcher' ? 'defer' : 'place on h2',
     instance: id,
     policy: 'balanced',
     component: 'balanced 0.1.0',
@@ -334,6 +347,13 @@ function host(name: string, address: string, memoryFreeGib: number, instances: I
     role: 'host',
     online: true,
     seen_ms: Date.now() - 400,
+    service: 'in_service',
+    ...(name === 'h1'
+      ? {
+          labels: { rack: 'a3' },
+          attestation: { note: 'Firmware compared with the vendor’s list', who: 'token:t-01', at_ms: Date.now() - HOUR_MS },
+        }
+      : {}),
     facts: {
       agent_version: '0.1.0',
       libvirt_version: '9.0.0',
@@ -405,11 +425,11 @@ function networksOf(instances: InstanceView[]) {
 }
 
 function offlineHost(bornMs: number): HostView {
-  return { name: 'h3', site: 'zurich', role: 'host', online: false, seen_ms: bornMs - HOUR_MS, facts: null, status: null }
+  return { name: 'h3', site: 'zurich', role: 'host', online: false, seen_ms: bornMs - HOUR_MS, service: 'draining', facts: null, status: null }
 }
 
 function origin(): HostView {
-  return { name: 'origin', site: 'zurich', role: 'origin', online: true, seen_ms: Date.now() - 300, facts: null, status: null }
+  return { name: 'origin', site: 'zurich', role: 'origin', online: true, seen_ms: Date.now() - 300, service: 'in_service', facts: null, status: null }
 }
 
 function appliance(

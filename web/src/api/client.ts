@@ -7,11 +7,15 @@ import type {
   DecisionView,
   DeploymentView,
   Event,
+  HostService,
   HostView,
   InstanceView,
+  PolicyView,
   Problem,
+  ShadowReport,
   StreamView,
   TopologyView,
+  TrustRootView,
   VersionView,
 } from './types'
 
@@ -47,11 +51,15 @@ export interface ClientOptions {
 const ANSWER_MS_MAX = 10_000
 
 interface RequestOptions {
-  method?: 'GET' | 'DELETE'
+  method?: 'GET' | 'DELETE' | 'POST' | 'PUT'
+  /** Sent as JSON. */
+  body?: unknown
   signal?: AbortSignal | undefined
   /** The answer has no end: there is no longest wait for it. */
   stream?: boolean
 }
+
+const policyPath = (name: string) => `/v1/policies/${encodeURIComponent(name)}`
 
 const instancePath = (deployment: string, member: string) =>
   `/v1/instances/${encodeURIComponent(deployment)}/${encodeURIComponent(member)}`
@@ -78,6 +86,12 @@ export class Client {
   readonly appliances = (signal?: AbortSignal) => this.json<ApplianceView[]>('/v1/appliances', { signal })
   readonly decisions = (instance: string, signal?: AbortSignal) =>
     this.json<DecisionView[]>(`/v1/decisions?instance=${encodeURIComponent(instance)}`, { signal })
+  readonly decisionsOf = (policy: string, signal?: AbortSignal) =>
+    this.json<DecisionView[]>(`/v1/decisions?policy=${encodeURIComponent(policy)}&limit=50`, { signal })
+  readonly policies = (signal?: AbortSignal) => this.json<PolicyView[]>('/v1/policies', { signal })
+  readonly policy = (name: string, signal?: AbortSignal) => this.json<PolicyView>(policyPath(name), { signal })
+  readonly shadow = (name: string, signal?: AbortSignal) => this.json<ShadowReport>(`${policyPath(name)}/shadow`, { signal })
+  readonly trust = (signal?: AbortSignal) => this.json<TrustRootView[]>('/v1/policy-trust', { signal })
   readonly audit = (signal?: AbortSignal) => this.json<AuditEntry[]>('/v1/audit', { signal })
 
   readonly events = async (signal?: AbortSignal): Promise<Event[]> => {
@@ -87,6 +101,18 @@ export class Client {
   }
 
   readonly watch = (since: number, signal: AbortSignal) => this.lines<Change>(`/v1/watch?since=${since}`, signal)
+
+  /** The candidate answers from now on. */
+  readonly promote = (name: string) => this.json<PolicyView>(`${policyPath(name)}/promote`, { method: 'POST' })
+  /** What answered before answers again. */
+  readonly rollBack = (name: string) => this.json<PolicyView>(`${policyPath(name)}/rollback`, { method: 'POST' })
+  /** Nobody is asked beside it any more. */
+  readonly dropCandidate = async (name: string) => {
+    await this.request(`${policyPath(name)}/candidate`, { method: 'DELETE' })
+  }
+  readonly setService = async (host: string, service: HostService) => {
+    await this.request(`/v1/hosts/${encodeURIComponent(host)}/service`, { method: 'PUT', body: { service } })
+  }
 
   /** Its overlay goes and the deployment makes the instance anew. */
   readonly renewInstance = async (deployment: string, member: string) => {
@@ -120,14 +146,18 @@ export class Client {
   }
 
   private async request(path: string, options: RequestOptions): Promise<Response> {
-    const { method = 'GET', signal, stream = false } = options
+    const { method = 'GET', signal, stream = false, body } = options
     const ends = [...(signal ? [signal] : []), ...(stream ? [] : [AbortSignal.timeout(ANSWER_MS_MAX)])]
     let response: Response
     try {
       response = await fetch(path, {
         method,
         signal: AbortSignal.any(ends),
-        headers: { Authorization: `Bearer ${this.options.token}` },
+        headers: {
+          Authorization: `Bearer ${this.options.token}`,
+          ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
+        },
+        body: body === undefined ? null : JSON.stringify(body),
         cache: 'no-store',
         credentials: 'omit',
       })

@@ -77,6 +77,34 @@ export function queriesOf(client: Client) {
         queryFn: ({ signal }) => client.decisions(instance, signal),
         refetchInterval: LOG_POLL_MS,
       }),
+    policies: queryOptions({
+      queryKey: ['policies'],
+      queryFn: ({ signal }) => client.policies(signal),
+      refetchInterval: LOG_POLL_MS,
+    }),
+    policy: (name: string) =>
+      queryOptions({
+        queryKey: ['policies', name],
+        queryFn: ({ signal }) => client.policy(name, signal),
+        refetchInterval: LOG_POLL_MS,
+      }),
+    shadow: (name: string) =>
+      queryOptions({
+        queryKey: ['decisions', 'shadow', name],
+        queryFn: ({ signal }) => client.shadow(name, signal),
+        refetchInterval: LOG_POLL_MS,
+      }),
+    decisionsOf: (policy: string) =>
+      queryOptions({
+        queryKey: ['decisions', 'of', policy],
+        queryFn: ({ signal }) => client.decisionsOf(policy, signal),
+        refetchInterval: LOG_POLL_MS,
+      }),
+    trust: queryOptions({
+      queryKey: ['policies', 'trust roots'],
+      queryFn: ({ signal }) => client.trust(signal),
+      refetchInterval: LOG_POLL_MS,
+    }),
     events: queryOptions({
       queryKey: ['events'],
       queryFn: ({ signal }) => client.events(signal),

@@ -13,10 +13,11 @@ export function staleAfter(collection: Collection): readonly string[] {
     case 'hosts':
       return ['instances', 'deployments', 'hosts', 'boot']
     case 'decisions':
-      return ['decisions', 'instances', 'deployments']
+      return ['decisions', 'policies', 'instances', 'deployments']
     case 'appliances':
       return ['appliances']
     case 'policies':
+      return ['policies', 'decisions']
     case 'volumes':
       return []
     default:

@@ -149,7 +149,10 @@ export interface ChoiceView {
   reasons: string[]
 }
 
-export type Verdict = 'place' | 'defer' | 'refuse' | 'error'
+/** A placement policy's word, or that there is no answer; other kinds have words of their own. */
+export type Verdict = 'place' | 'defer' | 'refuse' | 'error' | (string & {})
+
+export type PolicyKind = 'placement' | 'update' | 'checkpoint' | 'introspection'
 
 /** Who answered instead of the policy that was asked. */
 export interface FallbackView {
@@ -167,11 +170,15 @@ export interface ShadowView {
   took_us: number
 }
 
-/** A placement's decision: other kinds are on no page yet. */
 export interface DecisionView {
   id: number
   at_ms: number
-  instance: InstanceId
+  kind: PolicyKind
+  /** `instance/office/gateway`, `rollout/...`, `deployment/office`. */
+  subject: string
+  /** The verdict with what it is about. */
+  outcome: string
+  instance?: InstanceId
   fallback?: FallbackView
   shadow?: ShadowView
   policy: string
@@ -183,6 +190,70 @@ export interface DecisionView {
   choices: ChoiceView[]
   notes: string[]
   took_us: number
+}
+
+/** Why the controller lets a component run. */
+export type PolicyOrigin = { by: 'unsigned' } | { by: 'built_in' } | { by: 'signed'; root: string; key: Digest }
+
+export interface PolicyRelease {
+  component: string
+  version: string
+  digest: Digest
+  summary: string
+  size_bytes: number
+  origin: PolicyOrigin
+  /** 0 if it was not written down. */
+  since_ms: number
+  settings?: Record<string, unknown>
+}
+
+export interface PolicyHealth {
+  /** Since the controller started. */
+  calls: number
+  failures: number
+  /** It is not asked until then. */
+  open_until_ms?: number
+  problem?: string
+}
+
+export interface PolicyView extends PolicyRelease {
+  name: string
+  kind: PolicyKind
+  on_failure: 'refuse' | { fallback: string }
+  /** Newest first. */
+  earlier: PolicyRelease[]
+  candidate?: PolicyRelease
+  /** `bundle/office`, `policy/cautious`. */
+  used_by: string[]
+  health: PolicyHealth
+}
+
+export interface ShadowReport {
+  policy: string
+  candidate: PolicyRelease
+  asked: number
+  differed: number
+  failed: number
+  /** Newest first. */
+  differences: DecisionView[]
+}
+
+export interface TrustRootView {
+  name: string
+  key: string
+  key_id: Digest
+  kinds: PolicyKind[]
+  expires_ms?: number
+  added_ms: number
+  policies: string[]
+}
+
+export type HostService = 'in_service' | 'cordoned' | 'draining' | 'maintenance'
+
+export interface AttestationView {
+  note: string
+  who: string
+  at_ms: number
 }
 
 export interface HostFacts {
@@ -255,6 +326,9 @@ export interface HostView {
   role: string
   online: boolean
   seen_ms: number | null
+  service: HostService
+  labels?: Record<string, string>
+  attestation?: AttestationView
   facts: HostFacts | null
   status: HostStatus | null
 }

@@ -8,6 +8,8 @@ import { HostPage } from '../pages/HostPage'
 import { HostsPage } from '../pages/HostsPage'
 import { InstancePage } from '../pages/InstancePage'
 import { NotFoundPage } from '../pages/NotFoundPage'
+import { PoliciesPage } from '../pages/PoliciesPage'
+import { PolicyPage } from '../pages/PolicyPage'
 import { StreamsPage } from '../pages/StreamsPage'
 import { TopologyPage } from '../pages/TopologyPage'
 import { ApiProvider } from './api'
@@ -45,6 +47,8 @@ export function App() {
           <Route path={patterns.host}>{({ name }) => <HostPage key={name} name={name} />}</Route>
           <Route path={patterns.streams} component={StreamsPage} />
           <Route path={patterns.appliances} component={AppliancesPage} />
+          <Route path={patterns.policies} component={PoliciesPage} />
+          <Route path={patterns.policy}>{({ name }) => <PolicyPage key={name} name={name} />}</Route>
           <Route path={patterns.events} component={EventsPage} />
           <Route path={patterns.audit} component={AuditPage} />
           <Route component={NotFoundPage} />

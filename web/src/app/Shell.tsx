@@ -13,6 +13,7 @@ const PLACES = [
   { label: 'Hosts', path: paths.hosts() },
   { label: 'Streams', path: paths.streams() },
   { label: 'Appliances', path: paths.appliances() },
+  { label: 'Policies', path: paths.policies() },
   { label: 'Events', path: paths.events() },
   { label: 'Audit', path: paths.audit() },
 ]

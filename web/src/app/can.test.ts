@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest'
-import type { HostView, InstanceState, InstanceView } from '../api/types'
-import { cannotOpenConsole, cannotRenew } from './can'
+import type { HostView, InstanceState, InstanceView, PolicyView } from '../api/types'
+import { cannotCordon, cannotOpenConsole, cannotPromote, cannotRenew, cannotRollBack } from './can'
 
 const instance = (state: InstanceState, host: string | null = 'h1') => ({ state, host }) as InstanceView
 const host = (online: boolean) => ({ name: 'h1', online }) as HostView
@@ -23,4 +23,18 @@ it('renews all but what has nothing or is on its way out', () => {
   expect(cannotRenew(instance('failed'))).toBeNull()
   expect(cannotRenew(instance('removing'))).toBeTruthy()
   expect(cannotRenew(instance('pending', null))).toBeTruthy()
+})
+
+it('changes who answers only where there is somebody else', () => {
+  const alone = { earlier: [] as unknown } as PolicyView
+  expect(cannotPromote(alone)).toMatch('no candidate')
+  expect(cannotRollBack(alone)).toMatch('nothing to go back to')
+  const release = {} as PolicyView
+  expect(cannotPromote({ ...alone, candidate: release })).toBeNull()
+  expect(cannotRollBack({ ...alone, earlier: [release] })).toBeNull()
+})
+
+it('cordons hosts, not origins', () => {
+  expect(cannotCordon({ role: 'host' } as HostView)).toBeNull()
+  expect(cannotCordon({ role: 'origin' } as HostView)).toBeTruthy()
 })

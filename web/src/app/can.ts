@@ -1,4 +1,4 @@
-import type { HostView, InstanceView } from '../api/types'
+import type { HostView, InstanceView, PolicyView } from '../api/types'
 
 /** What can be done now. A text says why not, and is shown at the disabled action. */
 export type Denial = string | null
@@ -19,6 +19,19 @@ export function cannotOpenConsole(instance: InstanceView, host: HostView | undef
     case 'removing':
       return 'It is being removed.'
   }
+}
+
+export function cannotPromote(policy: PolicyView): Denial {
+  return policy.candidate ? null : 'There is no candidate: put one beside it with collective policy shadow.'
+}
+
+export function cannotRollBack(policy: PolicyView): Denial {
+  return policy.earlier.length > 0 ? null : 'Nothing answered before: there is nothing to go back to.'
+}
+
+export function cannotCordon(host: HostView): Denial {
+  if (host.role !== 'host') return 'It takes no instances in any case.'
+  return null
 }
 
 export function cannotRenew(instance: InstanceView): Denial {

@@ -12,6 +12,8 @@ it('spells every address once', () => {
     host: '/hosts/office%2Fgateway',
     streams: '/streams',
     appliances: '/appliances',
+    policies: '/policies',
+    policy: '/policies/office%2Fgateway',
     events: '/events?filter=office%2Fgateway',
     audit: '/audit',
   })
@@ -21,6 +23,7 @@ it('leads from an event to its object', () => {
   expect(objectPath('host/h1')).toBe('/hosts/h1')
   expect(objectPath('instance/office/gateway')).toBe('/instances/office/gateway')
   expect(objectPath('deployment/office')).toBe('/deployments/office')
+  expect(objectPath('policy/balanced')).toBe('/policies/balanced')
   expect(objectPath('instance/office')).toBeNull()
   expect(objectPath('token/abc')).toBeNull()
   expect(objectPath('controller')).toBeNull()

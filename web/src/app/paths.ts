@@ -12,6 +12,8 @@ export const patterns = {
   host: '/hosts/:name',
   streams: '/streams',
   appliances: '/appliances',
+  policies: '/policies',
+  policy: '/policies/:name',
   events: '/events',
   audit: '/audit',
 } as const
@@ -27,6 +29,8 @@ export const paths = {
   host: (name: string) => `/hosts/${part(name)}`,
   streams: () => '/streams',
   appliances: () => '/appliances',
+  policies: () => '/policies',
+  policy: (name: string) => `/policies/${part(name)}`,
   events: (filter = '') => (filter === '' ? '/events' : `/events?filter=${part(filter)}`),
   audit: () => '/audit',
 }
@@ -44,6 +48,8 @@ export function objectPath(object: string): string | null {
       return paths.host(first)
     case 'appliance':
       return paths.appliances()
+    case 'policy':
+      return paths.policy(first)
     default:
       return null
   }

@@ -7,15 +7,21 @@ import type { Tone } from '../ui/Notice'
 import { parseReason } from '../ui/reason'
 import { Time } from '../ui/Time'
 
-const VERDICTS: Record<Verdict, { tone: Tone; word: string }> = {
+const VERDICTS: Partial<Record<Verdict, { tone: Tone; word: string }>> = {
   place: { tone: 'good', word: 'Placed' },
   defer: { tone: 'wait', word: 'Deferred' },
   refuse: { tone: 'bad', word: 'Refused' },
   error: { tone: 'bad', word: 'Policy failed' },
+  proceed: { tone: 'good', word: 'Proceeds' },
+  hold: { tone: 'wait', word: 'Holds' },
+  halt: { tone: 'bad', word: 'Halted' },
+  roll_back: { tone: 'bad', word: 'Rolls back' },
+  complete: { tone: 'good', word: 'Complete' },
 }
 
-function VerdictBadge({ verdict }: { verdict: Verdict }) {
-  const { tone, word } = VERDICTS[verdict]
+export function VerdictBadge({ verdict }: { verdict: Verdict }) {
+  // A kind may have words that this page does not know: they are shown as they are.
+  const { tone, word } = VERDICTS[verdict] ?? { tone: 'muted', word: verdict.replaceAll('_', ' ') }
   return <Badge tone={tone}>{word}</Badge>
 }
 
@@ -35,7 +41,7 @@ export function DecisionSummary({ member, decision }: { member: string; decision
                 on <Link href={paths.host(decision.host)}>{decision.host}</Link>
               </>
             )}{' '}
-            by policy {decision.policy}
+            by policy <Link href={paths.policy(decision.policy)}>{decision.policy}</Link>
           </span>
           <ul className="reasons">
             {(chosen?.reasons ?? decision.notes).map((reason) => (
@@ -54,7 +60,10 @@ export function Decision({ decision }: { decision: DecisionView }) {
   return (
     <div className="decision">
       <p>
-        <VerdictBadge verdict={decision.verdict} /> by policy <strong>{decision.policy}</strong>
+        <VerdictBadge verdict={decision.verdict} /> by policy{' '}
+        <Link className="strong" href={paths.policy(decision.policy)}>
+          {decision.policy}
+        </Link>
       </p>
       {decision.choices.length > 0 && (
         <ol className="choices">

@@ -1,12 +1,15 @@
-import { useQuery } from '@tanstack/react-query'
-import type { ReactNode } from 'react'
+import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query'
+import { type ReactNode, useState } from 'react'
 import { Link } from 'wouter'
 import type { Counter, HostFacts, HostStatus, HostView, ImageStatus, InstanceStatus, NetworkPortStatus } from '../api/types'
 import { useApi } from '../app/api'
-import { Loaded } from '../app/Loaded'
+import { cannotCordon } from '../app/can'
+import { Failure, Loaded } from '../app/Loaded'
 import { paths } from '../app/paths'
 import { Badge } from '../ui/Badge'
+import { Button } from '../ui/Button'
 import { Card } from '../ui/Card'
+import { Confirm } from '../ui/Confirm'
 import { Empty } from '../ui/Empty'
 import { Facts } from '../ui/Facts'
 import { formatBytes, formatCount, formatShare, shortDigest } from '../ui/format'
@@ -15,8 +18,9 @@ import { None } from '../ui/None'
 import { Notice } from '../ui/Notice'
 import { PageHead } from '../ui/PageHead'
 import { type Column, Table } from '../ui/Table'
+import { Time } from '../ui/Time'
 import { EventList } from './EventList'
-import { Accelerator, OnlineBadge } from './HostsPage'
+import { Accelerator, OnlineBadge, ServiceBadge } from './HostsPage'
 import { StateBadge } from './StateBadge'
 
 export function HostPage({ name }: { name: string }) {
@@ -32,10 +36,49 @@ export function HostPage({ name }: { name: string }) {
           </Link>,
         ]}
         badge={host.data && <OnlineBadge host={host.data} />}
+        actions={host.data && <ServiceAction host={host.data} />}
       />
       <Loaded query={host} lines={8}>
         {(found) => <Host host={found} />}
       </Loaded>
+    </>
+  )
+}
+
+/** Keeps new instances away from the host, or lets them come again. Both can be taken back at once. */
+function ServiceAction({ host }: { host: HostView }) {
+  const { client } = useApi()
+  const queryClient = useQueryClient()
+  const [asked, setAsked] = useState(false)
+  const open = host.service === 'in_service'
+  const change = useMutation({
+    mutationFn: () => client.setService(host.name, open ? 'cordoned' : 'in_service'),
+    onSuccess: () => {
+      setAsked(false)
+      return queryClient.invalidateQueries({ queryKey: ['hosts'] })
+    },
+  })
+  const title = open ? `Cordon ${host.name}?` : `Return ${host.name} to service?`
+  return (
+    <>
+      <Button denied={cannotCordon(host)} onClick={() => setAsked(true)}>
+        {open ? 'Cordon' : 'Return to service'}
+      </Button>
+      {asked && (
+        <Confirm
+          title={title}
+          action={open ? 'Cordon' : 'Return to service'}
+          busy={change.isPending}
+          onConfirm={() => change.mutate()}
+          onCancel={() => {
+            change.reset()
+            setAsked(false)
+          }}
+        >
+          <p>{open ? 'It takes no new instances. Those on it run on.' : 'It takes new instances again.'}</p>
+          {change.error && <Failure error={change.error} />}
+        </Confirm>
+      )}
     </>
   )
 }
@@ -99,6 +142,21 @@ function MachineFacts({ host, facts }: { host: HostView; facts: HostFacts }) {
   const rows: [string, ReactNode][] = [
     ['Site', host.site],
     ['Role', host.role],
+    ['Service', <ServiceBadge key="service" service={host.service} />],
+    ['Labels', <Labels key="labels" labels={host.labels ?? {}} />],
+    [
+      'Vouched for',
+      host.attestation ? (
+        <>
+          {host.attestation.note}
+          <p className="hint">
+            by {host.attestation.who}, <Time atMs={host.attestation.at_ms} />
+          </p>
+        </>
+      ) : (
+        <None />
+      ),
+    ],
     [
       'Accelerator',
       <>
@@ -114,6 +172,20 @@ function MachineFacts({ host, facts }: { host: HostView; facts: HostFacts }) {
     ['Agent', facts.agent_version],
   ]
   return <Facts facts={rows} />
+}
+
+function Labels({ labels }: { labels: Record<string, string> }) {
+  const pairs = Object.entries(labels)
+  if (pairs.length === 0) return <None />
+  return (
+    <ul className="chips">
+      {pairs.map(([key, value]) => (
+        <li key={key} className="chip">
+          {key}={value}
+        </li>
+      ))}
+    </ul>
+  )
 }
 
 function Now({ facts, status }: { facts: HostFacts; status: HostStatus }) {

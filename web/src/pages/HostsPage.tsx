@@ -1,6 +1,6 @@
 import { useQuery } from '@tanstack/react-query'
 import { Link } from 'wouter'
-import type { HostView } from '../api/types'
+import type { HostService, HostView } from '../api/types'
 import { useApi } from '../app/api'
 import { Loaded } from '../app/Loaded'
 import { paths } from '../app/paths'
@@ -8,6 +8,7 @@ import { Badge } from '../ui/Badge'
 import { Empty } from '../ui/Empty'
 import { Meter } from '../ui/Meter'
 import { None } from '../ui/None'
+import type { Tone } from '../ui/Notice'
 import { PageHead } from '../ui/PageHead'
 import { type Column, Table } from '../ui/Table'
 import { Elapsed } from '../ui/Time'
@@ -21,7 +22,14 @@ const COLUMNS: readonly Column<HostView>[] = [
       </Link>
     ),
   },
-  { title: 'State', cell: (host) => <OnlineBadge host={host} /> },
+  {
+    title: 'State',
+    cell: (host) => (
+      <>
+        <OnlineBadge host={host} /> {host.service !== 'in_service' && <ServiceBadge service={host.service} />}
+      </>
+    ),
+  },
   { title: 'Site', cell: ({ site }) => site },
   { title: 'Role', cell: ({ role }) => role },
   { title: 'Accelerator', cell: (host) => <Accelerator host={host} /> },
@@ -77,6 +85,19 @@ export function OnlineBadge({ host }: { host: HostView }) {
   const problems = host.status?.problems.length ?? 0
   if (problems > 0) return <Badge tone="bad">{problems === 1 ? '1 problem' : `${problems} problems`}</Badge>
   return <Badge tone="good">Online</Badge>
+}
+
+const SERVICES: Record<HostService, { tone: Tone; word: string }> = {
+  in_service: { tone: 'good', word: 'In service' },
+  cordoned: { tone: 'wait', word: 'Cordoned' },
+  draining: { tone: 'wait', word: 'Draining' },
+  maintenance: { tone: 'wait', word: 'Maintenance' },
+}
+
+/** Whether it takes instances, as people say it. */
+export function ServiceBadge({ service }: { service: HostService }) {
+  const { tone, word } = SERVICES[service]
+  return <Badge tone={tone}>{word}</Badge>
 }
 
 export function Accelerator({ host }: { host: HostView }) {
