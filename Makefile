@@ -57,8 +57,7 @@ check: ## format, lints, structure
 
 unit: ## every Rust test and the policies' own
 	@$(CARGO) test --workspace --all-targets --quiet -- --test-threads=4
-	@# In a folder of its own: both workspaces would write the same libbalanced.rlib.
-	@cd plugins/policies && CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/policies-native cargo test --locked --quiet
+	@cd plugins/policies && cargo test --locked --quiet
 
 browser: ## the dashboard's own tests, in headless Chromium
 	@cd web && npm test --silent && npm run --silent e2e

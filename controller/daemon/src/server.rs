@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use types::PolicyName;
 
 /// Policies that come with the controller.
-const FIRST_PARTY: [&str; 5] = ["balanced", "gfs", "linux-integrity", "packed", "waves"];
+const FIRST_PARTY: [&str; 6] = ["balanced", "gfs", "linux-integrity", "packed", "tripwire", "waves"];
 const ADMIN: &str = "admin";
 /// Longest time agents' and consoles' connections may take to end, once all answers are finished.
 const SESSIONS_DRAIN: Duration = Duration::from_millis(500);
