@@ -1,6 +1,7 @@
 //! The story of networks, in order: real guests behind a router of netd's, watched, explained and interposed.
 
 mod interposing;
+mod introspection;
 mod nat;
 mod outside;
 mod questions;
@@ -37,6 +38,7 @@ pub(crate) async fn perform(mut stage: Stage, before: &Machine) -> anyhow::Resul
     stage.publish(&station).await?;
     stage.publish(&watcher(&station, &stage.work)?).await?;
     stage.publish(&stage.arguments.appliances.join("wire")).await?;
+    stage.set_tripwire("53, 67, 68, 80, 81, 8000, 8001").await?;
     let mut lab = stage.lab().await?;
     if !stage.arguments.check {
         return stage.stay_up(&hints(&stage, &lab), before).await;
@@ -44,6 +46,7 @@ pub(crate) async fn perform(mut stage: Stage, before: &Machine) -> anyhow::Resul
     stage.nat(&mut lab).await;
     stage.questions(&mut lab).await;
     stage.watching(&mut lab).await;
+    stage.introspection(&mut lab).await;
     stage.interposing(&mut lab).await?;
     drop(lab);
     let bundle = stage.arguments.bundle.clone();
