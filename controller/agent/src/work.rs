@@ -11,7 +11,7 @@ use chassis::telemetry::chain;
 use chassis::unix_http::CallError;
 use controller_api::agent::{AgentEvent, DesiredInstance};
 use controller_api::watch::WatchStatus;
-use controller_hypervisor::{Export, Hypervisor, HypervisorError, Machine, Mark, Nic, Stop, VolumeDisk};
+use controller_hypervisor::{Chain, Export, Hypervisor, HypervisorError, Machine, Mark, Nic, Stop, VolumeDisk};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -248,15 +248,20 @@ impl Works {
             vcpus: desired.vcpus,
             memory_bytes: desired.memory.0,
             cache: self.machine.cache,
-            overlay: layout.overlay(incarnation),
-            image: Export {
-                name: stream::export(desired.image, &desired.id, incarnation, starts),
-                socket: self.config.nbd_socket.clone(),
-            },
+            system: Chain::over_image(
+                layout.overlay(incarnation),
+                Export {
+                    name: stream::export(desired.image, &desired.id, incarnation, starts),
+                    socket: self.config.nbd_socket.clone(),
+                },
+            ),
             volumes: desired
                 .volumes
                 .iter()
-                .map(|name| VolumeDisk { name: name.clone(), file: layout.volume(&desired.id, name) })
+                .map(|name| VolumeDisk {
+                    name: name.clone(),
+                    chain: Chain::raw(layout.volume(&desired.id, name)),
+                })
                 .collect(),
             config_disk: layout.config_disk(incarnation),
             nics: desired

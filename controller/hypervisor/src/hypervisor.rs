@@ -2,12 +2,14 @@
 
 use crate::console::Console;
 use crate::guest_memory::{GuestMemory, MemoryError};
+use crate::lane::Lane;
 use crate::machine::{MARK_URI, Machine, Mark, parse_mark};
 use crate::monitor;
 use crate::native::{Connection, ConsoleStream, start_event_loop};
-use crate::pool::Pool;
+use crate::saved::SavedError;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::broadcast;
 use uuid::Uuid;
@@ -17,6 +19,8 @@ use virt_sys as sys;
 
 /// Longest wait for an answer of libvirtd; starting a guest on a busy machine is the slowest of them.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest wait for one that copies a guest's memory or its disks: 64 GiB at 100 MB/s take 11 minutes.
+pub(crate) const COPY_TIMEOUT: Duration = Duration::from_secs(20 * 60);
 /// Pauses between attempts to reach a libvirtd that is away.
 const RECONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// How long a guest may go on after it was resumed before its disk counts as answering again.
@@ -30,15 +34,10 @@ pub struct Hypervisor(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    uri: String,
-    pool: Pool,
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    connection: Mutex<Option<Arc<Connection>>>,
-    events: broadcast::Sender<Event>,
+    /// Calls that are answered at once.
+    quick: Lane,
+    /// Calls that copy.
+    copying: Lane,
 }
 
 /// Something happened. A hint to look again: also a foreign domain's changes are told.
@@ -156,12 +155,21 @@ pub enum HypervisorError {
         #[source]
         source: LibvirtError,
     },
+    /// A file of saved memory cannot be used.
+    #[error("cannot use the saved memory {}", file.display())]
+    Saved {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: SavedError,
+    },
     /// A guest's memory cannot be read.
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// No answer in time; the operation may still happen.
-    #[error("libvirt did not answer within {} s", CALL_TIMEOUT.as_secs())]
-    Timeout,
+    #[error("libvirt did not answer within {} s", .0.as_secs())]
+    Timeout(Duration),
     /// No thread could be made, or a call ended abnormally.
     #[error("libvirt calls cannot be made: {0}")]
     Threads(String),
@@ -175,11 +183,11 @@ impl Hypervisor {
     /// Threads cannot be made, or libvirt's library cannot be initialised.
     pub fn connect(uri: &str) -> Result<Self, HypervisorError> {
         start_event_loop().map_err(|source| HypervisorError::Down { uri: uri.to_owned(), source })?;
-        let pool = Pool::new().map_err(|error| HypervisorError::Threads(error.to_string()))?;
-        let shared =
-            Arc::new(Shared { connection: Mutex::default(), events: broadcast::Sender::new(EVENTS_MAX) });
-        let events = shared.events.subscribe();
-        let inner = Arc::new(Inner { uri: uri.to_owned(), pool, shared });
+        let quick = Lane::new(uri, CALL_TIMEOUT, broadcast::Sender::new(EVENTS_MAX))?;
+        // What it tells, the other one tells too.
+        let copying = Lane::new(uri, COPY_TIMEOUT, broadcast::Sender::new(1))?;
+        let events = quick.events();
+        let inner = Arc::new(Inner { quick, copying });
         tokio::spawn(keep_connected(Arc::downgrade(&inner), events));
         Ok(Self(inner))
     }
@@ -187,7 +195,7 @@ impl Hypervisor {
     /// Hints of what happens from now on.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.0.shared.events.subscribe()
+        self.0.quick.events()
     }
 
     /// libvirt's version, such as `11.3.0`.
@@ -196,7 +204,6 @@ impl Hypervisor {
     /// [`HypervisorError`].
     pub async fn version(&self) -> Result<String, HypervisorError> {
         let number = self
-            .0
             .call(|connection| {
                 connection.connect.get_lib_version().map_err(|e| refused("tell", "its version", e))
             })
@@ -209,14 +216,13 @@ impl Hypervisor {
     /// # Errors
     /// [`HypervisorError`].
     pub async fn list(&self) -> Result<Vec<Domain>, HypervisorError> {
-        self.0
-            .call(|connection| {
-                let all =
-                    connection.connect.list_all_domains(0).map_err(|e| refused("list", "the domains", e))?;
-                // One that goes while it is looked at is not there.
-                Ok(all.iter().filter_map(|handle| observe(handle).ok().flatten()).collect())
-            })
-            .await
+        self.call(|connection| {
+            let all =
+                connection.connect.list_all_domains(0).map_err(|e| refused("list", "the domains", e))?;
+            // One that goes while it is looked at is not there.
+            Ok(all.iter().filter_map(|handle| observe(handle).ok().flatten()).collect())
+        })
+        .await
     }
 
     /// Defines the machine, replacing an earlier definition of the same incarnation, and starts it unless it runs.
@@ -225,18 +231,17 @@ impl Hypervisor {
     /// [`HypervisorError::Foreign`] if the name or UUID is taken by a domain without our mark.
     pub async fn start(&self, machine: &Machine) -> Result<(), HypervisorError> {
         let (name, uuid, xml) = (machine.name(), machine.mark.incarnation, machine.xml());
-        self.0
-            .call(move |connection| {
-                refuse_foreign(connection, &name, uuid)?;
-                let handle =
-                    Handle::define_xml(&connection.connect, &xml).map_err(|e| refused("define", &name, e))?;
-                if handle.is_active().map_err(|e| refused("look at", &name, e))? {
-                    return Ok(());
-                }
-                handle.create().map_err(|e| refused("start", &name, e))?;
-                Ok(())
-            })
-            .await
+        self.call(move |connection| {
+            refuse_foreign(connection, &name, uuid)?;
+            let handle =
+                Handle::define_xml(&connection.connect, &xml).map_err(|e| refused("define", &name, e))?;
+            if handle.is_active().map_err(|e| refused("look at", &name, e))? {
+                return Ok(());
+            }
+            handle.create().map_err(|e| refused("start", &name, e))?;
+            Ok(())
+        })
+        .await
     }
 
     /// Stops a domain. One that is not running or not there is fine.
@@ -244,21 +249,20 @@ impl Hypervisor {
     /// # Errors
     /// [`HypervisorError`].
     pub async fn stop(&self, uuid: Uuid, how: Stop) -> Result<(), HypervisorError> {
-        self.0
-            .call(move |connection| {
-                let Some(handle) = ours(connection, uuid)? else { return Ok(()) };
-                let stopped = match how {
-                    Stop::PowerButton => handle.shutdown().map(drop),
-                    Stop::PowerOff => handle.destroy(),
-                };
-                match stopped {
-                    Err(error) if handle.is_active().unwrap_or(true) => {
-                        Err(refused("stop", &uuid.to_string(), error))
-                    }
-                    _ => Ok(()),
+        self.call(move |connection| {
+            let Some(handle) = ours(connection, uuid)? else { return Ok(()) };
+            let stopped = match how {
+                Stop::PowerButton => handle.shutdown().map(drop),
+                Stop::PowerOff => handle.destroy(),
+            };
+            match stopped {
+                Err(error) if handle.is_active().unwrap_or(true) => {
+                    Err(refused("stop", &uuid.to_string(), error))
                 }
-            })
-            .await
+                _ => Ok(()),
+            }
+        })
+        .await
     }
 
     /// Forgets a stopped domain's definition. One that is not there is fine.
@@ -266,16 +270,15 @@ impl Hypervisor {
     /// # Errors
     /// [`HypervisorError`].
     pub async fn undefine(&self, uuid: Uuid) -> Result<(), HypervisorError> {
-        self.0
-            .call(move |connection| {
-                let Some(handle) = ours(connection, uuid)? else { return Ok(()) };
-                let flags = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-                    | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-                    | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-                    | sys::VIR_DOMAIN_UNDEFINE_NVRAM;
-                handle.undefine_flags(flags).map_err(|e| refused("undefine", &uuid.to_string(), e))
-            })
-            .await
+        self.call(move |connection| {
+            let Some(handle) = ours(connection, uuid)? else { return Ok(()) };
+            let flags = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+                | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+                | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+                | sys::VIR_DOMAIN_UNDEFINE_NVRAM;
+            handle.undefine_flags(flags).map_err(|e| refused("undefine", &uuid.to_string(), e))
+        })
+        .await
     }
 
     /// Lets a domain go on that was paused because its disk did not answer, and tells whether it then ran.
@@ -288,13 +291,12 @@ impl Hypervisor {
     pub async fn resume(&self, uuid: Uuid) -> Result<bool, HypervisorError> {
         for _ in 0..2 {
             let mut events = self.events();
-            self.0
-                .call(move |connection| {
-                    let handle = ours(connection, uuid)?.ok_or(HypervisorError::Absent(uuid))?;
-                    handle.resume().map_err(|e| refused("resume", &uuid.to_string(), e))?;
-                    Ok(())
-                })
-                .await?;
+            self.call(move |connection| {
+                let handle = ours(connection, uuid)?.ok_or(HypervisorError::Absent(uuid))?;
+                handle.resume().map_err(|e| refused("resume", &uuid.to_string(), e))?;
+                Ok(())
+            })
+            .await?;
             let paused = Event::Lifecycle { uuid, change: Change::PausedByIoError };
             let again = async {
                 while let Ok(event) = events.recv().await {
@@ -315,18 +317,17 @@ impl Hypervisor {
     /// # Errors
     /// [`HypervisorError`].
     pub async fn console(&self, uuid: Uuid) -> Result<Console, HypervisorError> {
-        self.0
-            .call(move |connection| {
-                let handle = ours(connection, uuid)?.ok_or(HypervisorError::Absent(uuid))?;
-                ConsoleStream::open(connection, &handle)
-                    .map(|(stream, output)| Console::new(stream, output))
-                    .map_err(|source| HypervisorError::Refused {
-                        what: "open the console of",
-                        name: uuid.to_string(),
-                        source,
-                    })
-            })
-            .await
+        self.call(move |connection| {
+            let handle = ours(connection, uuid)?.ok_or(HypervisorError::Absent(uuid))?;
+            ConsoleStream::open(connection, &handle)
+                .map(|(stream, output)| Console::new(stream, output))
+                .map_err(|source| HypervisorError::Refused {
+                    what: "open the console of",
+                    name: uuid.to_string(),
+                    source,
+                })
+        })
+        .await
     }
 
     /// Opens a running domain's memory for reading. It is of this run: open it again after the next start.
@@ -335,12 +336,11 @@ impl Hypervisor {
     /// [`HypervisorError::Memory`] if it is not to be found.
     pub async fn guest_memory(&self, uuid: Uuid) -> Result<GuestMemory, HypervisorError> {
         let ram = monitor::ram(&self.monitor(uuid, "info mtree -f").await?);
-        self.0
-            .call(move |_| {
-                let ram = ram.ok_or(MemoryError::NoMap(uuid))?;
-                Ok(GuestMemory::open(uuid, ram)?)
-            })
-            .await
+        self.call(move |_| {
+            let ram = ram.ok_or(MemoryError::NoMap(uuid))?;
+            Ok(GuestMemory::open(uuid, ram)?)
+        })
+        .await
     }
 
     /// Registers of each processor of a running domain, by architectural names in lower case: `cr3`, `rip`,
@@ -352,50 +352,48 @@ impl Hypervisor {
         Ok(monitor::registers(&self.monitor(uuid, "info registers -a").await?))
     }
 
-    /// What QEMU's monitor answers to a command for people.
-    async fn monitor(&self, uuid: Uuid, command: &'static str) -> Result<String, HypervisorError> {
-        self.0
-            .call(move |connection| {
-                let handle = ours(connection, uuid)?.ok_or(HypervisorError::Absent(uuid))?;
-                handle
-                    .qemu_monitor_command(command, sys::VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
-                    .map_err(|e| refused("ask the monitor of", &uuid.to_string(), e))
-            })
-            .await
+    /// Pauses a running domain's processors; one that is paused is fine. [`Hypervisor::resume`] lets it go on.
+    ///
+    /// # Errors
+    /// [`HypervisorError`].
+    pub async fn pause(&self, uuid: Uuid) -> Result<(), HypervisorError> {
+        self.call(move |connection| {
+            let handle = ours(connection, uuid)?.ok_or(HypervisorError::Absent(uuid))?;
+            match handle.suspend() {
+                Err(error) if !matches!(handle.get_state(), Ok((sys::VIR_DOMAIN_PAUSED, _))) => {
+                    Err(refused("pause", &uuid.to_string(), error))
+                }
+                _ => Ok(()),
+            }
+        })
+        .await
     }
-}
 
-impl Inner {
-    async fn call<T: Send + 'static>(
+    /// A call that is answered at once.
+    pub(crate) async fn call<T: Send + 'static>(
         &self,
         f: impl FnOnce(&Arc<Connection>) -> Result<T, HypervisorError> + Send + 'static,
     ) -> Result<T, HypervisorError> {
-        let (uri, shared) = (self.uri.clone(), Arc::clone(&self.shared));
-        let job = move || {
-            let connection =
-                shared.connection(&uri).map_err(|source| HypervisorError::Down { uri, source })?;
-            f(&connection)
-        };
-        tokio::time::timeout(CALL_TIMEOUT, self.pool.run(job))
-            .await
-            .map_err(|_| HypervisorError::Timeout)?
-            .unwrap_or_else(|| Err(HypervisorError::Threads("a call panicked".to_owned())))
+        self.0.quick.call(f).await
     }
-}
 
-impl Shared {
-    /// The live connection, dialled if there is none.
-    fn connection(&self, uri: &str) -> Result<Arc<Connection>, LibvirtError> {
-        let mut held = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(connection) = held.as_ref().filter(|connection| !connection.is_broken()) {
-            return Ok(Arc::clone(connection));
-        }
-        *held = None;
-        let connection = Arc::new(Connection::open(uri, &self.events)?);
-        *held = Some(Arc::clone(&connection));
-        // Nobody listens: then nobody misses it.
-        let _ = self.events.send(Event::Connected);
-        Ok(connection)
+    /// A call that copies memory or disks.
+    pub(crate) async fn call_copying<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Arc<Connection>) -> Result<T, HypervisorError> + Send + 'static,
+    ) -> Result<T, HypervisorError> {
+        self.0.copying.call(f).await
+    }
+
+    /// What QEMU's monitor answers to a command for people.
+    async fn monitor(&self, uuid: Uuid, command: &'static str) -> Result<String, HypervisorError> {
+        self.call(move |connection| {
+            let handle = ours(connection, uuid)?.ok_or(HypervisorError::Absent(uuid))?;
+            handle
+                .qemu_monitor_command(command, sys::VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
+                .map_err(|e| refused("ask the monitor of", &uuid.to_string(), e))
+        })
+        .await
     }
 }
 
@@ -404,7 +402,7 @@ async fn keep_connected(inner: Weak<Inner>, mut events: broadcast::Receiver<Even
     let mut pause = RECONNECT_PAUSE.0;
     loop {
         let Some(strong) = inner.upgrade() else { return };
-        let connected = strong.call(|_| Ok(())).await;
+        let connected = strong.quick.call(|_| Ok(())).await;
         drop(strong);
         if let Err(error) = connected {
             tracing::debug!(error = %error, "libvirt is away");
@@ -423,7 +421,7 @@ async fn keep_connected(inner: Weak<Inner>, mut events: broadcast::Receiver<Even
     }
 }
 
-fn refused(what: &'static str, name: &str, error: virt::error::Error) -> HypervisorError {
+pub(crate) fn refused(what: &'static str, name: &str, error: virt::error::Error) -> HypervisorError {
     HypervisorError::Refused { what, name: name.to_owned(), source: error.into() }
 }
 
@@ -466,7 +464,7 @@ fn domain_state(state: sys::virDomainState, reason: i32) -> DomainState {
 }
 
 /// The domain if it is there and ours.
-fn ours(connection: &Connection, uuid: Uuid) -> Result<Option<Handle>, HypervisorError> {
+pub(crate) fn ours(connection: &Connection, uuid: Uuid) -> Result<Option<Handle>, HypervisorError> {
     let name = || uuid.to_string();
     let handle = match Handle::lookup_by_uuid(&connection.connect, uuid) {
         Ok(handle) => handle,
@@ -481,7 +479,7 @@ fn ours(connection: &Connection, uuid: Uuid) -> Result<Option<Handle>, Hyperviso
 }
 
 /// libvirt would replace the definition of whatever has the UUID.
-fn refuse_foreign(connection: &Connection, name: &str, uuid: Uuid) -> Result<(), HypervisorError> {
+pub(crate) fn refuse_foreign(connection: &Connection, name: &str, uuid: Uuid) -> Result<(), HypervisorError> {
     ours(connection, uuid)?;
     match Handle::lookup_by_name(&connection.connect, name) {
         Err(error) if error.code() == ErrorNumber::NoDomain => Ok(()),

@@ -1,6 +1,7 @@
 //! One instance's virtual hardware, and the libvirt document that says so. Pure: values in, text out.
 
 use crate::accelerator::Kind;
+use crate::disk::{Cache, Chain};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use types::{InstanceId, MacAddress, VolumeName};
@@ -12,8 +13,8 @@ pub const MARK_URI: &str = "urn:collective:1";
 pub const HEALTH_PORT: &str = "org.collective.health.0";
 /// Longest volume name in bytes: virtio-blk cuts a serial off after 20, and ours starts with `vol-`.
 pub const VOLUME_NAME_LEN_MAX: usize = 16;
-/// How long QEMU keeps reads of the image waiting for a streamer that went away before it pauses the guest.
-const RECONNECT_DELAY_S: u32 = 30;
+/// What a machine is when it boots: QEMU's newest of its kind.
+const MACHINE_TYPE: &str = "q35";
 
 /// Whose a domain is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,13 +36,11 @@ pub struct Machine {
     pub vcpus: u32,
     /// Memory in bytes.
     pub memory_bytes: u64,
-    /// How the overlay and the volumes are opened.
+    /// How the system disk and the volumes are opened.
     pub cache: Cache,
-    /// The writable qcow2 layer over the image.
-    pub overlay: PathBuf,
-    /// The image.
-    pub image: Export,
-    /// The user's own disks, raw.
+    /// The disk that it boots from: an overlay, the layers beneath it, and the image.
+    pub system: Chain,
+    /// The user's own disks.
     pub volumes: Vec<VolumeDisk>,
     /// Configuration for the guest: a raw FAT file system, shown read-only.
     pub config_disk: PathBuf,
@@ -53,31 +52,13 @@ pub struct Machine {
     pub health_socket: PathBuf,
 }
 
-/// How disk files are opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cache {
-    /// Past the page cache; the file system has to know `O_DIRECT`.
-    Direct,
-    /// Through the page cache; the guest's flushes are honoured.
-    Writeback,
-}
-
-/// An NBD export on a unix socket.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Export {
-    /// Its name.
-    pub name: String,
-    /// The server's socket.
-    pub socket: PathBuf,
-}
-
 /// One volume as a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeDisk {
     /// The guest finds it as `/dev/disk/by-id/virtio-vol-NAME`.
     pub name: VolumeName,
-    /// Its bytes.
-    pub file: PathBuf,
+    /// Its bytes: a raw file, or a qcow2 file over layers.
+    pub chain: Chain,
 }
 
 /// One NIC on a tap that netd has made.
@@ -98,9 +79,24 @@ impl Machine {
         format!("c-{}-{}", self.mark.instance.deployment, self.mark.instance.member)
     }
 
+    /// The target of the disk that it boots from.
+    pub const SYSTEM_TARGET: &'static str = "vda";
+
+    /// The target of the volume at this place of `volumes`.
+    #[must_use]
+    pub fn volume_target(index: usize) -> String {
+        target(index + 1)
+    }
+
     /// The libvirt document.
     #[must_use]
     pub fn xml(&self) -> String {
+        self.xml_on(MACHINE_TYPE)
+    }
+
+    /// The libvirt document with a given machine type: a guest that goes on from saved memory needs that which it was
+    /// saved on.
+    pub(crate) fn xml_on(&self, machine_type: &str) -> String {
         let (kind, cpu) = match self.accelerator {
             Kind::Kvm => ("kvm", "<cpu mode='host-passthrough' check='none'/>"),
             Kind::Tcg => ("qemu", "<cpu mode='maximum'/>"),
@@ -111,13 +107,14 @@ impl Machine {
              <metadata><collective:mark xmlns:collective='{MARK_URI}' instance='{instance}' incarnation='{uuid}'/></metadata>\n  \
              <memory unit='b'>{memory}</memory>\n  <vcpu>{vcpus}</vcpu>\n  \
              <memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>\n  \
-             <os><type arch='x86_64' machine='q35'>hvm</type></os>\n  \
+             <os><type arch='x86_64' machine='{machine_type}'>hvm</type></os>\n  \
              <features><acpi/><apic/></features>\n  {cpu}\n  <clock offset='utc'/>\n  \
              <on_poweroff>destroy</on_poweroff>\n  <on_reboot>restart</on_reboot>\n  <on_crash>destroy</on_crash>\n  \
              <devices>\n    <emulator>/usr/bin/qemu-system-x86_64</emulator>\n",
             name = escape(&self.name()),
             uuid = self.mark.incarnation,
             instance = escape(&self.mark.instance.to_string()),
+            machine_type = escape(machine_type),
             memory = self.memory_bytes,
             vcpus = self.vcpus,
         );
@@ -137,34 +134,25 @@ impl Machine {
         };
         // A failing disk stops the guest instead of telling it: an absent image is a wait, never an I/O error.
         let stop = "error_policy='stop' rerror_policy='stop'";
-        push(
-            xml,
-            format_args!(
-                "    <disk type='file' device='disk'>\n      \
-                 <driver name='qemu' type='qcow2' cache='{cache}' discard='unmap' {stop}/>\n      \
-                 <source file='{overlay}'/>\n      \
-                 <backingStore type='network'><format type='raw'/><source protocol='nbd' name='{export}'>\
-                 <host transport='unix' socket='{socket}'/><reconnect delay='{RECONNECT_DELAY_S}'/></source>\
-                 <backingStore/></backingStore>\n      \
-                 <target dev='vda' bus='virtio'/>\n      <boot order='1'/>\n    </disk>\n",
-                overlay = path(&self.overlay),
-                export = escape(&self.image.name),
-                socket = path(&self.image.socket),
-            ),
-        );
-        for (index, volume) in self.volumes.iter().enumerate() {
+        let mut disk = |chain: &Chain, target: &str, rest: std::fmt::Arguments<'_>| {
+            let format = chain.active.format.as_str();
             push(
                 xml,
                 format_args!(
                     "    <disk type='file' device='disk'>\n      \
-                     <driver name='qemu' type='raw' cache='{cache}' discard='unmap' {stop}/>\n      \
-                     <source file='{file}'/>\n      <target dev='{target}' bus='virtio'/>\n      \
-                     <serial>vol-{name}</serial>\n    </disk>\n",
-                    file = path(&volume.file),
-                    target = target(index + 1),
-                    name = escape(volume.name.as_str()),
+                     <driver name='qemu' type='{format}' cache='{cache}' discard='unmap' {stop}/>\n"
                 ),
             );
+            chain.sources(xml);
+            push(
+                xml,
+                format_args!("      <target dev='{target}' bus='virtio'/>\n      {rest}\n    </disk>\n"),
+            );
+        };
+        disk(&self.system, Self::SYSTEM_TARGET, format_args!("<boot order='1'/>"));
+        for (index, volume) in self.volumes.iter().enumerate() {
+            let name = escape(volume.name.as_str());
+            disk(&volume.chain, &Self::volume_target(index), format_args!("<serial>vol-{name}</serial>"));
         }
         push(
             xml,
@@ -209,7 +197,7 @@ fn nic_xml(xml: &mut String, nic: &Nic) {
     );
 }
 
-fn push(xml: &mut String, text: std::fmt::Arguments<'_>) {
+pub(crate) fn push(xml: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing to a String cannot fail.
     let _ = xml.write_fmt(text);
 }
@@ -226,12 +214,12 @@ fn target(index: usize) -> String {
     letters.iter().rev().fold("vd".to_owned(), |name, letter| name + letter.encode_utf8(&mut [0; 4]))
 }
 
-fn path(path: &Path) -> String {
+pub(crate) fn path(path: &Path) -> String {
     escape(&path.to_string_lossy())
 }
 
 /// Text for element content and quoted attributes. A character XML 1.0 cannot hold becomes U+FFFD.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -265,6 +253,7 @@ fn attribute<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Export;
 
     fn workspace() -> Machine {
         Machine {
@@ -276,11 +265,13 @@ mod tests {
             vcpus: 2,
             memory_bytes: 384 << 20,
             cache: Cache::Direct,
-            overlay: "/s/instances/1/system.qcow2".into(),
-            image: Export { name: "ab".repeat(32), socket: "/run/collective/nbd.sock".into() },
+            system: Chain::over_image(
+                "/s/instances/1/system.qcow2".into(),
+                Export { name: "ab".repeat(32), socket: "/run/collective/nbd.sock".into() },
+            ),
             volumes: vec![VolumeDisk {
                 name: VolumeName::new("home").unwrap(),
-                file: "/s/volumes/a & b's <disk>.raw".into(),
+                chain: Chain::raw("/s/volumes/a & b's <disk>.raw".into()),
             }],
             config_disk: "/s/instances/1/config.img".into(),
             nics: vec![Nic {

@@ -4,8 +4,8 @@
 mod private_libvirtd;
 
 use controller_hypervisor::{
-    Cache, Change, DomainState, Event, Export, Hypervisor, HypervisorError, Kind, Machine, Mark, Nic, Stop,
-    VolumeDisk,
+    Cache, Chain, Change, DomainState, Event, Export, Hypervisor, HypervisorError, Kind, Machine, Mark, Nic,
+    Stop, VolumeDisk,
 };
 use private_libvirtd::Host;
 use std::path::Path;
@@ -36,9 +36,11 @@ fn machine_of(host: &Host, incarnation: Uuid) -> Machine {
         vcpus: 1,
         memory_bytes: 64 << 20,
         cache: Cache::Writeback,
-        overlay,
-        image: Export { name: "base".to_owned(), socket },
-        volumes: vec![VolumeDisk { name: VolumeName::new("home").unwrap(), file: host.at("home.raw") }],
+        system: Chain::over_image(overlay, Export { name: "base".to_owned(), socket }),
+        volumes: vec![VolumeDisk {
+            name: VolumeName::new("home").unwrap(),
+            chain: Chain::raw(host.at("home.raw")),
+        }],
         config_disk: host.at("config.img"),
         nics: vec![Nic { tap: "ctprobe0".to_owned(), mac: "02:00:00:00:00:01".parse().unwrap(), mtu: 1450 }],
         console_log: host.at("console.log"),

@@ -1,7 +1,7 @@
 //! A real guest, looked at as the agent does, and written to as nobody should.
 
 use crate::private_libvirtd::Host;
-use controller_hypervisor::{Cache, Export, GuestMemory, Hypervisor, Kind, Machine, Mark, Stop};
+use controller_hypervisor::{Cache, Chain, Export, GuestMemory, Hypervisor, Kind, Machine, Mark, Stop};
 use plugins_runtime::introspection::{
     BYTES_MAX_DEFAULT, Disk, Flow, Grant, GuestFacts, GuestViews, IntrospectionInput, Paging, Region, Report,
     Trigger, ViewError,
@@ -237,8 +237,7 @@ fn machine(host: &Host, incarnation: Uuid, socket: &Path, disk: &Path) -> Machin
         vcpus: 1,
         memory_bytes: MEMORY_BYTES,
         cache: Cache::Writeback,
-        overlay,
-        image: Export { name: "base".to_owned(), socket: socket.to_owned() },
+        system: Chain::over_image(overlay, Export { name: "base".to_owned(), socket: socket.to_owned() }),
         volumes: Vec::new(),
         config_disk: host.at("config.img"),
         nics: Vec::new(),
