@@ -5,6 +5,7 @@
 //! lockstep with the daemons and carries a protocol number.
 
 pub mod agent;
+pub mod checkpoint;
 pub mod document;
 pub mod host;
 pub mod interpose;
@@ -12,6 +13,7 @@ pub mod life;
 pub mod network;
 pub mod planned;
 pub mod policy;
+pub mod recovery;
 pub mod rest;
 pub mod stream;
 pub mod watch;

@@ -13,6 +13,9 @@ use plugins_runtime::update::{OUTCOMES_MAX, Outcome, RollStatus, Rollout, Update
 use std::collections::{BTreeMap, BTreeSet};
 use types::Revision;
 
+/// Most bytes of an outcome's detail.
+const DETAIL_LEN_MAX: usize = 1_024;
+
 /// Where an instance goes. Who is asked, and the decision's number, are said later.
 pub(crate) fn placement(question: &placement::Question, now_ms: u64, revision: Revision) -> PlacementInput {
     let instance = &question.instance;
@@ -113,13 +116,17 @@ pub(crate) fn update(question: &update::Question, now_ms: u64, revision: Revisio
         ordered_ms: order.ordered_ms,
         finished_ms: order.finished_ms,
         status: match order.status {
-            OrderStatus::Pending => RollStatus::UnderWay,
             OrderStatus::Succeeded => RollStatus::Succeeded,
             OrderStatus::Failed => RollStatus::Failed,
+            OrderStatus::RolledBack => RollStatus::RolledBack,
             OrderStatus::Dropped => RollStatus::GivenUp,
+            _ => RollStatus::UnderWay,
         },
-        detail: String::new(),
+        detail: detail(order.reason.as_deref().unwrap_or_default()),
     });
+    let resumed = (question.resumed_ms > 0)
+        .then(|| ("collective/resumed".to_owned(), question.resumed_ms.to_string()))
+        .into_iter();
     UpdateInput {
         decision_id: String::new(),
         seed: seed(&question.id),
@@ -134,11 +141,17 @@ pub(crate) fn update(question: &update::Question, now_ms: u64, revision: Revisio
             started_ms: question.started_ms,
             unavailable_max: question.unavailable_max,
             outcomes: outcomes.collect(),
-            attributes: BTreeMap::new(),
+            attributes: resumed.collect(),
         },
         instances: question.instances.iter().map(instance).collect(),
         state: State(question.state.0.clone()),
     }
+}
+
+/// As much of an order's reason as the contract takes.
+fn detail(reason: &str) -> String {
+    let end = reason.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= DETAIL_LEN_MAX);
+    reason[..end.last().unwrap_or(0)].to_owned()
 }
 
 /// What happens to a deployment's checkpoints.
@@ -176,7 +189,7 @@ fn kept((name, held): &(String, controller_model::record::Checkpoint)) -> Checkp
         cause: match held.cause {
             CheckpointCause::Policy => Cause::Policy,
             CheckpointCause::Person => Cause::Person,
-            CheckpointCause::Update => Cause::Update,
+            CheckpointCause::Update | CheckpointCause::Restore => Cause::Update,
         },
         pinned: held.pinned,
         verified: match held.verified {
@@ -192,6 +205,7 @@ fn instance(standing: &Standing) -> Instance {
         Condition::Waiting => (InstanceState::Waiting, Health::Unknown),
         Condition::Starting => (InstanceState::Starting, Health::Unknown),
         Condition::Booting => (InstanceState::Running, Health::Unknown),
+        Condition::Serving if standing.unhealthy.is_some() => (InstanceState::Running, Health::Unhealthy),
         Condition::Serving => (InstanceState::Running, Health::Healthy),
         Condition::Stopped => (InstanceState::Stopped, Health::Unknown),
         Condition::Failed => (InstanceState::Failed, Health::Unhealthy),
@@ -209,8 +223,7 @@ fn instance(standing: &Standing) -> Instance {
         health,
         started_ms: standing.started_ms,
         memory_bytes: standing.memory_bytes,
-        // Agents do not count what guests write.
-        dirty_bytes: 0,
+        dirty_bytes: standing.dirty_bytes,
         checkpointed_ms: standing.checkpointed_ms,
     }
 }

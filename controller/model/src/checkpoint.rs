@@ -1,16 +1,39 @@
-//! Checkpoints: when the policy of a deployment is asked, and what its answer comes to.
+//! Checkpoints of whole deployments: ordered, taken at one consistent instant, kept, gone back to, dropped.
 //!
-//! A deployment's checkpoints are looked after from when its first guest served. What the policy wants taken or dropped
-//! is ordered and not carried out here: an order to take one ends when a newer checkpoint is there, one to drop when it
-//! is gone.
+//! ```text
+//!   requested ── all hosts in reach ──> holding ── all held ──> taking ── all taken ──> keeping ── all images ──> complete
+//!       │                                  │                       │
+//!       └──────────────────────────────────┴── late, failed, gone ─┴──> failed (nothing of it is named to hosts any more)
+//! ```
+//!
+//! Between *holding* and *keeping* nothing passes between the members: what one has sent before it was taken the other
+//! has got before it was taken, or it is lost as on any network. No member is taken before all are held, and none is let
+//! go before all are taken. See [`settle`]; orders begin in [`request`], ways back in [`restore`].
+//!
+//! This file: when the policy of a deployment is asked, and what its answer comes to. A deployment's checkpoints are
+//! looked after from when its first guest served. An order to take one ends when a newer checkpoint is there, one to drop
+//! when it is gone.
 
 use crate::cluster::Cluster;
 use crate::record;
 use crate::standing::{self, Condition, Sight, Standing};
-use controller_api::life::DesiredCapture;
 use controller_api::planned::TakeOrder;
 use std::collections::BTreeSet;
-use types::{Base64, DeploymentName, HostName, PolicyName};
+use types::{Base64, DeploymentName, PolicyName};
+
+mod barrier;
+mod compare;
+mod files;
+mod order;
+mod restore;
+mod suspend;
+
+pub use barrier::{HOLD_REACH_MS, Settled, captures, hold_max_ms, settle};
+pub use compare::compare;
+pub use files::{LAYER_GRACE_MS, needed, replica_hosts, replicas, unneeded};
+pub use order::{Order, cancel_or_drop, find, pin, request, under_way};
+pub use restore::{Restore, out_of_reach, restore, restore_as_new, restore_member};
+pub use suspend::{Where, resume, suspend, suspended_into};
 
 /// Policy of bundles that name none.
 pub const DEFAULT_POLICY: &str = "gfs";
@@ -51,8 +74,25 @@ pub struct Answer {
     pub problem: Option<String>,
 }
 
-/// Checkpoints of one deployment, by name.
+/// Checkpoints of one deployment that one can go back to, by name.
 pub fn of<'a>(
+    cluster: &'a Cluster,
+    deployment: &'a DeploymentName,
+) -> impl Iterator<Item = (&'a str, &'a record::Checkpoint)> {
+    all(cluster, deployment).filter(|(_, held)| held.is_restorable())
+}
+
+/// The newest one that one can go back to.
+#[must_use]
+pub fn newest<'a>(
+    cluster: &'a Cluster,
+    deployment: &'a DeploymentName,
+) -> Option<(&'a str, &'a record::Checkpoint)> {
+    of(cluster, deployment).max_by_key(|(_, held)| held.taken_ms)
+}
+
+/// All that is known of checkpoints of one deployment, by name: also what failed or is under way.
+pub fn all<'a>(
     cluster: &'a Cluster,
     deployment: &'a DeploymentName,
 ) -> impl Iterator<Item = (&'a str, &'a record::Checkpoint)> {
@@ -87,6 +127,7 @@ fn question(cluster: &Cluster, deployment: &DeploymentName, sight: Sight<'_>) ->
         .checkpoints
         .range((deployment.clone(), String::new())..)
         .take_while(|((owner, _), _)| owner == deployment)
+        .filter(|(_, held)| held.is_restorable())
         .fold((types::Revision::default(), Vec::new()), |(newest, mut all), ((_, name), held)| {
             all.push((name.clone(), held.value.clone()));
             (newest.max(held.revision), all)
@@ -152,10 +193,4 @@ pub fn answered(question: &Question, answer: Answer, decision: Option<u64>, now_
 pub fn ended(cluster: &Cluster) -> Vec<DeploymentName> {
     let gone = cluster.schedules.keys().filter(|deployment| !cluster.deployments.contains_key(*deployment));
     gone.cloned().collect()
-}
-
-/// A host's parts of checkpoints.
-#[must_use]
-pub fn captures(_cluster: &Cluster, _host: &HostName) -> Vec<DesiredCapture> {
-    Vec::new()
 }

@@ -3,10 +3,10 @@
 use crate::cluster::Cluster;
 use crate::draft::Draft;
 use crate::validate::{self, Finding, Findings};
-use crate::{address, config_disk, interpose, name, network, record, wire};
+use crate::{address, config_disk, interpose, name, network, record, update, wire};
 use controller_api::document::{BundleSpec, DeploymentSpec, LanSpec, MemberSpec, NetworkSpec};
 use controller_api::life::Power;
-use types::{DeploymentName, InstanceId, MemberName, NetworkName, SiteName};
+use types::{DeploymentName, InstanceId, MemberName, NetworkName, SiteName, VersionName};
 
 mod addresses;
 mod networks;
@@ -139,7 +139,7 @@ pub(crate) fn instance(
     before: &Cluster,
     id: &InstanceId,
     spec: &MemberSpec,
-    mut ports: Vec<record::Port>,
+    ports: Vec<record::Port>,
     part: &wire::Member,
     fresh: &mut dyn FnMut() -> String,
 ) -> Result<(), Finding> {
@@ -154,8 +154,33 @@ pub(crate) fn instance(
             let release = before.versions.get(&key).map(|release| (held.version.clone(), &release.value));
             release.ok_or_else(|| at("appliance", format!("version {} is gone", held.version)))?
         }
-        None => validate::resolve(before, spec).map_err(|(field, message)| at(field, message))?,
+        None => {
+            let (version, release) =
+                validate::resolve(before, spec).map_err(|(field, message)| at(field, message))?;
+            update::acceptable(before, spec, version, release)
+        }
     };
+    let mut new = made(id, spec, (version, release), ports, part);
+    match held {
+        Some(held) if held.shape == new.shape => return Ok(()),
+        Some(_) => draft.delete(record::placement_key(id)),
+        None => {}
+    }
+    new.incarnation = fresh();
+    // What is suspended is not started by a change of its bundle.
+    new.power = held.map_or(Power::On, |held| held.power);
+    draft.put(record::instance_key(id), &new);
+    Ok(())
+}
+
+/// An instance's record without its incarnation.
+fn made(
+    id: &InstanceId,
+    spec: &MemberSpec,
+    (version, release): (VersionName, &record::Version),
+    mut ports: Vec<record::Port>,
+    part: &wire::Member,
+) -> record::Instance {
     ports.sort_by_key(|port| release.spec.ports.iter().position(|name| *name == port.name));
     let mut new = record::Instance {
         incarnation: String::new(),
@@ -174,14 +199,36 @@ pub(crate) fn instance(
     };
     let visible = serde_json::to_vec(&(&new, config_disk::files(id, &new, part))).unwrap_or_default();
     new.shape = name::digest(&visible);
-    match held {
-        Some(held) if held.shape == new.shape => return Ok(()),
-        Some(_) => draft.delete(record::placement_key(id)),
-        None => {}
+    new
+}
+
+/// The record of a member's instance at another version: another guest with a fresh overlay, its ports and volumes kept.
+///
+/// # Errors
+/// Why there can be none: the version is gone, or it is not what the bundle wires.
+pub(crate) fn at_version(
+    cluster: &Cluster,
+    id: &InstanceId,
+    version: &VersionName,
+    fresh: &mut dyn FnMut() -> String,
+) -> Result<record::Instance, String> {
+    let gone = || format!("{id} is no member of a bundle");
+    let held = cluster.instances.get(id).ok_or_else(gone)?;
+    let deployment = cluster.deployments.get(&id.deployment).ok_or_else(gone)?;
+    let bundle = cluster.bundles.get(&deployment.bundle).ok_or_else(gone)?;
+    let spec = bundle.members.get(&id.member).ok_or_else(gone)?;
+    let key = (spec.appliance.clone(), version.clone());
+    let release = cluster
+        .versions
+        .get(&key)
+        .ok_or_else(|| format!("{} {version} is not in the catalogue any more", spec.appliance))?;
+    if let Some(problem) = validate::misfit(spec, version, release) {
+        return Err(problem);
     }
-    new.incarnation = fresh();
-    draft.put(record::instance_key(id), &new);
-    Ok(())
+    let part = wiring(cluster, &id.deployment).remove(&id.member).unwrap_or_default();
+    let mut new = made(id, spec, (version.clone(), release), held.ports.clone(), &part);
+    (new.power, new.incarnation) = (held.power, fresh());
+    Ok(new)
 }
 
 /// A channel that moved is the update policy's business; only a member that says something else changes here.

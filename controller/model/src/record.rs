@@ -20,15 +20,18 @@
 //! | `limits/all`, `limits/site/NAME`, `limits/host/NAME` | `Limits` |
 //! | `vias/DEPLOYMENT/MEMBER` | [`Via`] |
 //! | `rollouts/PUBLISHER/APPLIANCE/CHANNEL/VERSION/POLICY` | [`Rollout`] |
+//! | `refusals/PUBLISHER/APPLIANCE/VERSION` | [`Refusal`] |
 //! | `schedules/DEPLOYMENT` | [`Schedule`] |
 //! | `checkpoints/DEPLOYMENT/NAME` | [`Checkpoint`] |
+//! | `leases/HOST` | [`HostLease`] |
 //! | `tokens/ID`, `joins/ID` | [`Token`], [`Join`] |
 
 use controller_api::document::ApplianceSpec;
 use controller_api::host::HostService;
 use controller_api::interpose::{InterpositionPhase, MemberPort};
-use controller_api::life::{Layer, Power, SavedMemory};
-use controller_api::planned::{RollOrder, TakeOrder};
+use controller_api::checkpoint::CheckpointPhase;
+use controller_api::life::{CaptureState, CapturedDisk, Layer, Power, SavedMemory};
+use controller_api::planned::{RollOrder, RolloutPause, TakeOrder};
 use controller_api::policy::{OnFailure, PolicyKind, PolicyRelease};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -281,6 +284,9 @@ pub struct Image {
     /// URL of its raw bytes on a web server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub web_seed: Option<String>,
+    /// A file of a checkpoint, uploaded then, milliseconds since 1970 UTC: it goes when nothing needs it. None: a version's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer_ms: Option<u64>,
 }
 
 /// Hosts hold a version's image ahead of need.
@@ -371,9 +377,34 @@ pub struct Rollout {
     /// Every roll it ordered, oldest first.
     #[serde(default)]
     pub orders: Vec<RollOrder>,
+    /// How many of them had ended when its policy last answered.
+    #[serde(default)]
+    pub heeded: usize,
+    /// Somebody paused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<RolloutPause>,
+    /// When somebody last let it go on, milliseconds since 1970 UTC; 0 if nobody did.
+    #[serde(default)]
+    pub resumed_ms: u64,
     /// The last stored decision.
     #[serde(default)]
     pub decision: Option<u64>,
+}
+
+/// A version that failed here and is not tried again until somebody says so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What went wrong.
+    pub reason: String,
+    /// On which instance first.
+    pub instance: InstanceId,
+    /// Milliseconds since 1970 UTC.
+    pub at_ms: u64,
+    /// What that instance ran before: new ones run that, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<VersionName>,
+    /// The rollout that found it out.
+    pub rollout: String,
 }
 
 /// What the checkpoint policy of a deployment has planned.
@@ -402,12 +433,12 @@ pub struct Schedule {
     pub decision: Option<u64>,
 }
 
-/// A state of a deployment one can go back to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A state of a deployment one can go back to, or one that is being taken.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// Milliseconds since 1970 UTC.
+    /// When its last member was known to be taken, milliseconds since 1970 UTC; 0 before.
     pub taken_ms: u64,
-    /// Bytes that dropping it alone would free.
+    /// Bytes that were written for it: dropping it alone frees no more.
     pub size_bytes: u64,
     /// It holds the guests' memory.
     pub with_memory: bool,
@@ -419,18 +450,156 @@ pub struct Checkpoint {
     /// Whether it is known to be good.
     #[serde(default)]
     pub verified: Verified,
+    /// A UUID; empty in records of before hosts took any.
+    #[serde(default)]
+    pub id: String,
+    /// How far it is.
+    #[serde(default)]
+    pub phase: CheckpointPhase,
+    /// Why it failed or is damaged, or what it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When it was ordered, milliseconds since 1970 UTC.
+    #[serde(default)]
+    pub requested_ms: u64,
+    /// Longest time in milliseconds that ports are held for it; longer while memory is saved.
+    #[serde(default)]
+    pub pause_max_ms: u64,
+    /// When hosts were told to hold ports, milliseconds since 1970 UTC; 0 before.
+    #[serde(default)]
+    pub hold_from_ms: u64,
+    /// How long until they were told to let them pass again, in milliseconds.
+    #[serde(default)]
+    pub hold_ms: u64,
+    /// What is done once it is taken.
+    #[serde(default, skip_serializing_if = "Then::is_nothing")]
+    pub then: Then,
+    /// Its members as they were.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<MemberName, Part>,
+}
+
+impl Checkpoint {
+    /// One can go back to it, if its files are in reach.
+    #[must_use]
+    pub fn is_restorable(&self) -> bool {
+        matches!(self.phase, CheckpointPhase::Keeping | CheckpointPhase::Complete)
+    }
+
+    /// It is neither taken nor failed.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        matches!(self.phase, CheckpointPhase::Requested | CheckpointPhase::Holding | CheckpointPhase::Taking)
+    }
+
+    /// It was not taken and will not be.
+    #[must_use]
+    pub fn is_failed(&self) -> bool {
+        self.phase == CheckpointPhase::Failed
+    }
+}
+
+/// What is done in the moment that a checkpoint is taken.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "do")]
+pub enum Then {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Its guests are switched off: the deployment is suspended into it.
+    Off,
+    /// The deployment goes back to an earlier one.
+    Restore {
+        /// Its name.
+        checkpoint: String,
+        /// Only these members; all if empty.
+        members: BTreeSet<MemberName>,
+        /// Its memory, too.
+        with_memory: bool,
+    },
+}
+
+impl Then {
+    /// It is the one that needs no word.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::Nothing
+    }
+}
+
+/// One member of a checkpoint as it was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// The guest that is captured.
+    pub incarnation: String,
+    /// Where it was: the host that keeps its files.
+    pub host: HostName,
+    /// What it ran.
+    pub appliance: ApplianceRef,
+    /// Which version of it.
+    pub version: VersionName,
+    /// The image of its system disk.
+    pub image: Digest,
+    /// Bytes of that image.
+    pub image_size_bytes: u64,
+    /// Processors.
+    pub vcpus: u32,
+    /// Memory.
+    pub memory: ByteSize,
+    /// Its NICs: memory goes on only with the same.
+    pub ports: Vec<Port>,
+    /// The user's own disks.
+    pub volumes: Vec<VolumeName>,
+    /// It ran.
+    pub ran: bool,
+    /// Its memory is saved, too.
+    pub with_memory: bool,
+    /// How far it is, as last known.
+    pub state: CaptureState,
+    /// What its host says of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How long its processors stood, in microseconds.
+    #[serde(default)]
+    pub pause_us: u64,
+    /// Bytes that were written for it.
+    #[serde(default)]
+    pub new_bytes: u64,
+    /// Each disk's whole chain, oldest layer first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<CapturedDisk>,
+    /// Its memory, if it was saved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved: Option<SavedMemory>,
+}
+
+impl Part {
+    /// Its files are on its host's disk.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        matches!(self.state, CaptureState::Taken | CaptureState::Published)
+    }
+
+    /// Every file, as an image; none for one that is not.
+    pub fn files(&self) -> impl Iterator<Item = Option<Digest>> + '_ {
+        let layers = self.disks.iter().flat_map(|disk| disk.layers.iter().map(|layer| layer.image));
+        layers.chain(self.saved.iter().map(|memory| memory.image))
+    }
 }
 
 /// Who wanted a checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckpointCause {
     /// The deployment's checkpoint policy.
     Policy,
     /// A person.
+    #[default]
     Person,
     /// An update, to come back to.
     Update,
+    /// A restore or a suspend, of what was there before.
+    Restore,
 }
 
 /// Whether a checkpoint is known to be good.
@@ -444,6 +613,16 @@ pub enum Verified {
     Good,
     /// It cannot be restored.
     Damaged,
+}
+
+/// What a host may do without being heard.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostLease {
+    /// No lease that it may still have is longer, in milliseconds.
+    pub longest_ms: u64,
+    /// Leased instances that it was told to run without a lease and has not said to have taken for leased.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub loose: BTreeSet<InstanceId>,
 }
 
 /// An API token, as a hash.
@@ -506,10 +685,22 @@ pub fn volume_key(id: &InstanceId, volume: &VolumeName) -> String {
     format!("volumes/{id}/{volume}")
 }
 
+/// `checkpoints/office/20260131-120000`.
+#[must_use]
+pub fn checkpoint_key(deployment: &DeploymentName, name: &str) -> String {
+    format!("checkpoints/{deployment}/{name}")
+}
+
 /// `holds/acme/workspace/2.0.0`.
 #[must_use]
 pub fn hold_key(appliance: &ApplianceRef, version: &VersionName) -> String {
     format!("holds/{appliance}/{version}")
+}
+
+/// `refusals/acme/workspace/2.0.0`.
+#[must_use]
+pub fn refusal_key(appliance: &ApplianceRef, version: &VersionName) -> String {
+    format!("refusals/{appliance}/{version}")
 }
 
 /// Numbers in keys have as many digits as the largest, so that their order is the keys' order.

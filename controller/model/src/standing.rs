@@ -56,8 +56,16 @@ pub struct Standing {
     pub started_ms: u64,
     /// When the guest said that it serves, milliseconds since 1970 UTC; 0 if it did not.
     pub ready_ms: u64,
+    /// Starts of its present incarnation.
+    pub starts: u32,
+    /// What its host says of its state: why it waits or failed.
+    pub reason: Option<String>,
+    /// Which of its health probes fails, and why; none if it has none or all are good.
+    pub unhealthy: Option<String>,
     /// Memory in bytes.
     pub memory_bytes: u64,
+    /// Bytes written to its disks since its last capture, as its host last said; 0 if it says nothing of it.
+    pub dirty_bytes: u64,
     /// When its deployment's newest checkpoint was taken, milliseconds since 1970 UTC; 0 if there is none.
     pub checkpointed_ms: u64,
 }
@@ -84,10 +92,27 @@ pub fn of(cluster: &Cluster, id: &InstanceId, sight: Sight<'_>) -> Option<Standi
         condition: condition(host.is_some(), online, status),
         started_ms: running.and_then(|status| status.started_ms).unwrap_or_default(),
         ready_ms: running.and_then(|status| status.ready_ms).unwrap_or_default(),
+        starts: status.map_or(0, |status| status.starts),
+        reason: status.and_then(|status| status.reason.clone()),
+        unhealthy: running.and_then(unhealthy),
         memory_bytes: instance.memory.0,
+        dirty_bytes: status.map_or(0, |status| status.dirty_bytes),
         checkpointed_ms: newest_checkpoint(cluster, &id.deployment),
         host,
     })
+}
+
+fn unhealthy(status: &InstanceStatus) -> Option<String> {
+    let health = status.health.as_ref().filter(|health| !health.healthy)?;
+    Some(health.reason.clone().unwrap_or_else(|| "its health probe fails".into()))
+}
+
+impl Standing {
+    /// It serves, and no probe of its health fails.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.condition == Condition::Serving && self.unhealthy.is_none()
+    }
 }
 
 fn condition(placed: bool, online: bool, status: Option<&InstanceStatus>) -> Condition {

@@ -1,8 +1,9 @@
 //! What hosts hold beyond what their instances need, and how fast they may fetch.
 
+use crate::checkpoint;
 use crate::cluster::Cluster;
 use crate::draft::Draft;
-use crate::record;
+use crate::{record, update};
 use controller_api::agent::DesiredStream;
 use controller_api::stream::LimitScope;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,14 @@ pub(crate) fn held(
         let stream = held.entry(hold.image).or_insert_with(|| plain(hold.image));
         stream.pin |= hold.pin;
         stream.prefetch = eager(stream.prefetch, prefetch);
+    }
+    for image in update::prefetches(cluster, host) {
+        held.entry(image).or_insert_with(|| plain(image)).prefetch = Prefetch::Full;
+    }
+    // A host's loss loses nothing of the newest checkpoints.
+    for image in checkpoint::replicas(cluster, host) {
+        let stream = held.entry(image).or_insert_with(|| plain(image));
+        (stream.pin, stream.prefetch) = (true, Prefetch::Full);
     }
     for image in used {
         let stream = plain(*image);

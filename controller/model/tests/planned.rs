@@ -327,6 +327,7 @@ fn checkpoints_are_looked_after_from_when_the_first_guest_serves() {
         cause: record::CheckpointCause::Policy,
         pinned: false,
         verified: record::Verified::Untried,
+        ..record::Checkpoint::default()
     };
     draft.put("checkpoints/office/c1", &taken);
     let [last] = checkpoint::questions(&draft.cluster, sight(71_000)).try_into().unwrap();

@@ -77,7 +77,13 @@ fn a_pin_outlives_the_prefetch() {
 fn hosts_are_told_when_an_images_source_has_changed() {
     let mut draft = Draft::new(office());
     let image = draft.cluster.instances[&"office/workspace".parse().unwrap()].image;
-    let record = record::Image { info_hash: String::new(), size_bytes: 1 << 20, source: 3, web_seed: None };
+    let record = record::Image {
+        info_hash: String::new(),
+        size_bytes: 1 << 20,
+        source: 3,
+        web_seed: None,
+        layer_ms: None,
+    };
     draft.put(format!("images/{}", image.hex()), &record);
     assert_eq!(document(&draft.cluster, "h2").streams[0].source, 3);
     assert_eq!(document(&draft.cluster, "h1").streams, [], "it does not use that image");

@@ -101,6 +101,7 @@ pub(crate) async fn publish(
                     size_bytes: signed.size_bytes,
                     source,
                     web_seed: web_seed(&app, &signed.image, &request),
+                    layer_ms: None,
                 };
                 write_down(&app, &caller, &name, &signed, &request, image).await
             }
