@@ -19,6 +19,7 @@
 //! - A guest whose disk does not answer is stopped by QEMU, never told of an I/O error.
 //!
 //! Refused: `virsh` as the interface (text to parse, a process a call) and talking to QEMU directly (libvirt already
+//! knows how to confine, log, adopt and migrate it).
 
 mod accelerator;
 mod block_jobs;
@@ -29,6 +30,7 @@ mod guest_memory;
 mod hypervisor;
 mod lane;
 mod machine;
+mod migrate;
 mod monitor;
 mod native;
 mod pool;
@@ -46,6 +48,7 @@ pub use disk::{Cache, Chain, DiskFile, Export, Format, Under};
 pub use guest_memory::{GuestMemory, MemoryError};
 pub use hypervisor::{Change, Domain, DomainState, Event, Hypervisor, HypervisorError, LibvirtError, Stop};
 pub use machine::{HEALTH_PORT, MARK_URI, Machine, Mark, Nic, VOLUME_NAME_LEN_MAX, VolumeDisk};
+pub use migrate::{Migration, MigrationProgress, Standing};
 pub use monitor::Ram;
 pub use saved::{SavedError, rehome};
 pub use snapshot::{NewFile, Snapshot, SnapshotTaken};

@@ -43,16 +43,25 @@ pub(crate) struct Host {
 impl Host {
     /// The NBD server has the image under every name: each start of a guest has one of its own.
     pub(crate) fn start() -> Self {
+        Self::start_with(&probe_disk())
+    }
+
+    /// As [`Host::start`], with another image.
+    pub(crate) fn start_with(image: &[u8]) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "this test makes namespaces: run it as root");
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         for name in ["run", "lib", "cache", "log", "etc"] {
             std::fs::create_dir(at(name)).unwrap();
         }
-        let conf = "unix_sock_rw_perms = \"0700\"\nauth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\n";
+        // libvirt moves no guest from a host to itself, and all of ours are one machine.
+        let conf = format!(
+            "host_uuid = \"{}\"\nunix_sock_rw_perms = \"0700\"\nauth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\n",
+            uuid::Uuid::new_v4()
+        );
         std::fs::write(at("etc/libvirtd.conf"), conf).unwrap();
         std::fs::write(at("etc/qemu.conf"), QEMU_CONF).unwrap();
-        std::fs::write(at("base.img"), probe_disk()).unwrap();
+        std::fs::write(at("base.img"), image).unwrap();
         let out = std::fs::File::create(at("log/out")).unwrap();
         let namespace = dying_with_us("unshare")
             .args([
@@ -90,12 +99,21 @@ impl Host {
         format!("qemu:///system?socket={}", self.at("run/libvirt-sock").display())
     }
 
+    #[allow(dead_code, reason = "not every test binary needs it")]
     pub(crate) fn virsh(&self, args: &[&str]) -> String {
         let output = Command::new("virsh").args(["-q", "-c", &self.uri()]).args(args).output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// The power goes: everything in its namespaces ends at once.
+    #[allow(dead_code, reason = "not every test binary needs it")]
+    pub(crate) fn power_off(&mut self) {
+        let _ = self.namespace.kill();
+        let _ = self.namespace.wait();
+    }
+
+    #[allow(dead_code, reason = "not every test binary needs it")]
     pub(crate) fn kill_libvirtd(&self) {
         let pid = std::fs::read_to_string(self.at("pid")).unwrap();
         let ours = self.namespace.id();
