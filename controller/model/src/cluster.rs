@@ -74,6 +74,8 @@ pub struct Cluster {
     pub limits: Table<LimitScope, Limits>,
     /// By id.
     pub rollouts: Table<String, record::Rollout>,
+    /// Versions that failed here.
+    pub refusals: Table<(ApplianceRef, VersionName), record::Refusal>,
     /// By deployment.
     pub schedules: Table<DeploymentName, record::Schedule>,
     /// By deployment and name.
@@ -141,6 +143,7 @@ impl Cluster {
             "holds" => set(&mut self.holds, owned(name)?, value, revision),
             "limits" => set(&mut self.limits, name.parse()?, value, revision),
             "rollouts" => set(&mut self.rollouts, name.to_owned(), value, revision),
+            "refusals" => set(&mut self.refusals, owned(name)?, value, revision),
             "schedules" => set(&mut self.schedules, name.parse()?, value, revision),
             "checkpoints" => {
                 let (deployment, checkpoint) = name.split_once('/').unwrap_or((name, ""));

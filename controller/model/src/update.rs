@@ -1,16 +1,33 @@
 //! Rollouts: which there are, when their policy is asked, and what its answer comes to.
 //!
 //! A rollout is a channel's version on its way to the instances that follow the channel under one policy. It begins when
-//! some of them run another version, and is written down with its first answer. Rolls are ordered and not carried out
-//! here: an order ends when its instance runs the version and is healthy for as long as was asked, whoever saw to that.
-//! What is interposed follows no channel.
+//! some of them run another version, and is written down with its first answer. [`settle`] carries its orders out, one
+//! status at a time; an order ends well when its instance runs the version and is healthy for as long as was asked,
+//! whoever saw to that. What is interposed follows no channel.
+//!
+//! Invariants:
+//! - An instance is its order's own from when that begins until it ends: no two rolls of one instance overlap.
+//! - Of the members of a deployment that run the same appliance one is rolled at a time, and none while another is down.
+//! - A version whose rollout was stopped because of failures is refused: no order begins with it, and new instances run
+//!   what was there before, until somebody says `retry` or `resume`.
+//! - After a failure no order begins before the policy was asked about it.
 
 use crate::cluster::Cluster;
 use crate::record;
-use crate::standing::{self, Condition, Sight, Standing};
+use crate::standing::{self, Sight, Standing};
 use controller_api::planned::{OrderStatus, RollOrder};
 use std::collections::{BTreeMap, BTreeSet};
-use types::{ApplianceRef, Base64, ChannelName, InstanceId, PolicyName, VersionName};
+use types::{ApplianceRef, Base64, ChannelName, InstanceId, PolicyName, Revision, VersionName};
+
+mod board;
+mod execution;
+mod refusal;
+mod safety;
+
+pub use board::{halt_all, pause, resume, retry};
+pub use execution::{Bounds, Settled, prefetches, settle};
+pub(crate) use refusal::acceptable;
+pub use refusal::{refusal, refused, runs_refused};
 
 /// Policy of bundles that name none.
 pub const DEFAULT_POLICY: &str = "waves";
@@ -22,6 +39,14 @@ pub const NEXT_CALL_MS_MIN: u64 = 1_000;
 const ONE_DOWN_OF: usize = 10;
 /// A version came after it.
 pub const SUPERSEDED: &str = "superseded";
+/// Nobody rolls until somebody says so.
+pub const HALT: &str = "halt";
+/// Every touched instance goes back, and the version is not tried again.
+pub const ROLL_BACK: &str = "roll_back";
+/// Nothing is left to do.
+pub const COMPLETE: &str = "complete";
+/// Its policy is to be asked as for the first time.
+pub const UNASKED: &str = "unasked";
 
 /// One rollout as it is now.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +71,10 @@ pub struct Question {
     pub orders: Vec<RollOrder>,
     /// What the policy wants to be given back.
     pub state: Base64,
+    /// When somebody last let it go on, milliseconds since 1970 UTC; 0 if nobody did.
+    pub resumed_ms: u64,
+    /// Of the record that this was made of; none if there is none yet.
+    pub revision: Option<Revision>,
     /// It is to be asked now.
     pub due: bool,
 }
@@ -114,15 +143,15 @@ pub fn questions(cluster: &Cluster, sight: Sight<'_>) -> Vec<Question> {
             continue;
         }
         let instances: Vec<Standing> = ids.iter().filter_map(|id| standing::of(cluster, id, sight)).collect();
-        let orders: Vec<RollOrder> = held.map(|held| held.orders.clone()).unwrap_or_default();
-        let settled: Vec<RollOrder> =
-            orders.iter().map(|order| settle(order, &target, &instances, sight.now_ms)).collect();
+        let is_refused = refused(cluster, &appliance, &target).is_some();
         questions.push(Question {
-            due: is_due(held, behind, settled != orders, sight.now_ms),
+            due: !is_refused && is_due(held, behind, sight.now_ms),
             started_ms: held.map_or(since_ms, |held| held.started_ms),
-            unavailable_max: u32::try_from((ids.len() / ONE_DOWN_OF).max(1)).unwrap_or(1),
+            unavailable_max: unavailable_max(ids.len()),
             state: held.map(|held| held.state.clone()).unwrap_or_default(),
-            orders: settled,
+            orders: held.map(|held| held.orders.clone()).unwrap_or_default(),
+            resumed_ms: held.map_or(0, |held| held.resumed_ms),
+            revision: cluster.rollouts.get(&id).map(|held| held.revision),
             instances,
             id,
             appliance,
@@ -137,61 +166,73 @@ pub fn questions(cluster: &Cluster, sight: Sight<'_>) -> Vec<Question> {
 /// Nobody is asked about it any more, unless somebody falls behind again.
 #[must_use]
 pub fn is_over(step: &str) -> bool {
-    matches!(step, "complete" | SUPERSEDED)
+    matches!(step, COMPLETE | SUPERSEDED)
 }
 
-fn is_due(held: Option<&record::Rollout>, behind: bool, ended: bool, now_ms: u64) -> bool {
+/// Of so many instances, how many may be down at the same time.
+fn unavailable_max(instances: usize) -> u32 {
+    u32::try_from((instances / ONE_DOWN_OF).max(1)).unwrap_or(u32::MAX)
+}
+
+/// Nobody is asked and nothing begins until a person says so.
+fn is_stopped(step: &str) -> bool {
+    matches!(step, HALT | ROLL_BACK)
+}
+
+fn is_due(held: Option<&record::Rollout>, behind: bool, now_ms: u64) -> bool {
     let Some(held) = held else { return true };
     match held.step.as_str() {
-        // Only a person ends these.
-        "halt" | "roll_back" => false,
-        "complete" | SUPERSEDED => behind,
-        _ => ended || now_ms >= held.next_call_ms,
+        _ if held.paused.is_some() || is_stopped(&held.step) => false,
+        COMPLETE | SUPERSEDED => behind,
+        _ => ended_count(&held.orders) != held.heeded || now_ms >= held.next_call_ms,
     }
 }
 
-fn settle(order: &RollOrder, target: &VersionName, instances: &[Standing], now_ms: u64) -> RollOrder {
-    if order.status != OrderStatus::Pending {
-        return order.clone();
-    }
-    let status = match instances.iter().find(|standing| standing.id == order.instance) {
-        None => OrderStatus::Dropped,
-        Some(standing) if standing.version != *target => OrderStatus::Pending,
-        Some(standing) => match standing.condition {
-            Condition::Failed => OrderStatus::Failed,
-            Condition::Serving if now_ms >= standing.ready_ms.saturating_add(order.soak_ms) => {
-                OrderStatus::Succeeded
-            }
-            _ => OrderStatus::Pending,
-        },
-    };
-    let finished_ms = if status == OrderStatus::Pending { 0 } else { now_ms };
-    RollOrder { status, finished_ms, ..order.clone() }
+/// Something may be left to carry out.
+#[must_use]
+pub fn is_busy(cluster: &Cluster) -> bool {
+    let under_way = |held: &record::Rollout| held.orders.iter().any(|order| order.status.is_under_way());
+    !cluster.refusals.is_empty() || cluster.rollouts.values().any(|held| under_way(held))
 }
 
-/// The record of a rollout after an answer. Where the answer rolls an instance that has a pending order, that order
-/// stays. One that goes back or is complete drops what is pending.
+fn ended_count(orders: &[RollOrder]) -> usize {
+    orders.iter().filter(|order| !order.status.is_under_way()).count()
+}
+
+/// The record of a rollout after an answer. Where the answer rolls an instance that has an order under way, or on which
+/// the version failed, nothing is ordered. A complete one drops what has not touched its instance yet; one that goes
+/// back does so too, and returns what has.
 #[must_use]
 pub fn answered(question: &Question, answer: Answer, decision: Option<u64>, now_ms: u64) -> record::Rollout {
     let mut orders = question.orders.clone();
-    let pending = |orders: &[RollOrder], id: &InstanceId| {
-        orders.iter().any(|order| order.status == OrderStatus::Pending && order.instance == *id)
-    };
+    let barred: BTreeSet<InstanceId> = orders
+        .iter()
+        .filter(|order| order.status.is_under_way() || order.status.is_failure())
+        .map(|order| order.instance.clone())
+        .collect();
     for (instance, soak_ms, checkpoint) in answer.rolls {
-        if !pending(&orders, &instance) {
-            let status = OrderStatus::Pending;
+        if !barred.contains(&instance) {
             orders.push(RollOrder {
                 instance,
                 ordered_ms: now_ms,
                 soak_ms,
                 checkpoint,
-                status,
+                status: OrderStatus::Pending,
+                since_ms: now_ms,
+                reason: None,
+                from: None,
+                taken: None,
+                rolled_ms: 0,
+                run_ms: 0,
                 finished_ms: 0,
             });
         }
     }
-    if matches!(answer.step.as_str(), "roll_back" | "complete") {
-        drop_pending(&mut orders, now_ms);
+    if matches!(answer.step.as_str(), ROLL_BACK | COMPLETE) {
+        drop_untouched(&mut orders, now_ms);
+    }
+    if answer.step == ROLL_BACK {
+        return_touched(&mut orders, &answer.reasons, now_ms);
     }
     let next_call_ms = match answer.next_call_ms {
         0 => 0,
@@ -207,14 +248,37 @@ pub fn answered(question: &Question, answer: Answer, decision: Option<u64>, now_
         step: answer.step,
         reasons: answer.reasons,
         next_call_ms,
+        heeded: ended_count(&orders),
         orders,
+        paused: None,
+        resumed_ms: question.resumed_ms,
         decision,
     }
 }
 
-fn drop_pending(orders: &mut [RollOrder], now_ms: u64) {
-    for order in orders.iter_mut().filter(|order| order.status == OrderStatus::Pending) {
-        (order.status, order.finished_ms) = (OrderStatus::Dropped, now_ms);
+/// Orders whose instances run as before end.
+fn drop_untouched(orders: &mut [RollOrder], now_ms: u64) {
+    let untouched = |status| {
+        matches!(status, OrderStatus::Pending | OrderStatus::Checkpointing | OrderStatus::Prefetching)
+    };
+    for order in orders.iter_mut().filter(|order| untouched(order.status)) {
+        (order.status, order.since_ms, order.finished_ms) = (OrderStatus::Dropped, now_ms, now_ms);
+        order.reason = Some("the rollout ended without it".into());
+    }
+}
+
+/// Every instance that runs the version because of its last order here goes back.
+fn return_touched(orders: &mut [RollOrder], reasons: &[String], now_ms: u64) {
+    let mut seen = BTreeSet::new();
+    for order in orders.iter_mut().rev() {
+        let is_last = seen.insert(order.instance.clone());
+        let touched =
+            matches!(order.status, OrderStatus::Rolling | OrderStatus::Proving | OrderStatus::Succeeded);
+        if is_last && touched && order.from.is_some() {
+            (order.status, order.since_ms, order.finished_ms) = (OrderStatus::Returning, now_ms, 0);
+            let why = reasons.first().map_or("the policy said so", String::as_str);
+            order.reason = Some(format!("the rollout was rolled back: {why}"));
+        }
     }
 }
 
@@ -233,12 +297,13 @@ pub fn ended(
         .filter(|(_, held)| !is_over(&held.step))
         .map(|(id, held)| {
             let mut held = (*held).clone();
-            drop_pending(&mut held.orders, now_ms);
+            drop_untouched(&mut held.orders, now_ms);
             (held.step, held.next_call_ms) = (SUPERSEDED.to_owned(), 0);
             ((*id).clone(), Some(held))
         })
         .collect();
     let surplus = cluster.rollouts.len().saturating_sub(ROLLOUTS_MAX);
+    over.retain(|(_, held)| !held.orders.iter().any(|order| order.status.is_under_way()));
     over.sort_by_key(|(_, held)| held.started_ms);
     changes.extend(over.into_iter().take(surplus).map(|(id, _)| (id.clone(), None)));
     changes

@@ -287,6 +287,13 @@ fn hardware(
     }
 }
 
+/// Why a member as it is wired cannot run a version.
+pub(crate) fn misfit(member: &MemberSpec, version: &VersionName, record: &record::Version) -> Option<String> {
+    let mut findings = Findings::default();
+    hardware("spec", member, version, record, &mut findings);
+    findings.0.into_iter().next().map(|finding| finding.message)
+}
+
 fn addresses(spec: &BundleSpec, findings: &mut Findings) {
     let mut taken: BTreeMap<(&NetworkName, IpAddr), (&MemberName, &PortName)> = BTreeMap::new();
     for (member, port, target) in every_port(spec) {
