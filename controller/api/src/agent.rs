@@ -77,10 +77,13 @@ pub enum ToAgent {
         /// For netd.
         capture: netd_api::Capture,
     },
-    /// The status with this number was heard: the host's lease runs from when it was sent.
+    /// The status with this number was heard: the host's lease runs from when that was sent. Every desired document of
+    /// before it was heard is sent before this.
     Heard {
         /// [`HostStatus::beat`].
         beat: u64,
+        /// For so many milliseconds. It is the controller's promise, whatever document the host holds.
+        lease_ms: u64,
     },
 }
 

@@ -1,6 +1,7 @@
 //! What people write: YAML documents with `apiVersion`, `kind`, `metadata` and `spec`. Unknown fields are refused.
 
 use crate::interpose::InterpositionSpec;
+use crate::recovery::RecoverySpec;
 use crate::watch::WatchSpec;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -370,6 +371,9 @@ pub struct DeploymentSpec {
     /// Appliances in the path of its members' ports; of those at one port the first is nearest to the guest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interpositions: Vec<InterpositionSpec>,
+    /// What happens when a host of its instances is lost; absent: they stay there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoverySpec>,
 }
 
 /// Hosts that share a fast network.
