@@ -10,6 +10,7 @@ pub mod document;
 pub mod host;
 pub mod interpose;
 pub mod life;
+pub mod moving;
 pub mod network;
 pub mod planned;
 pub mod policy;

@@ -223,6 +223,9 @@ pub struct DesiredMove {
     pub incarnation: String,
     /// Which end this host is.
     pub end: MoveEnd,
+    /// It is called off: the source sends no more, and says whether its guest runs there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stop: bool,
 }
 
 /// An end of a move.

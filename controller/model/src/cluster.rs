@@ -1,6 +1,6 @@
 //! Everything that was decided, as values: a picture of the store that planners read.
 
-use crate::record;
+use crate::{moving, record};
 use controller_api::agent::{HostDesired, HostFacts};
 use controller_api::document::{BundleSpec, DeploymentSpec, SiteSpec};
 use controller_api::policy::{DecisionView, ShadowView, TrustName};
@@ -52,6 +52,8 @@ pub struct Cluster {
     pub mirrors: Table<(InstanceId, PortName), record::Mirror>,
     /// What is interposed, by its instance.
     pub vias: Table<InstanceId, record::Via>,
+    /// By instance: on its way to another host, or its last move.
+    pub moves: Table<InstanceId, moving::Move>,
     /// By owner and name.
     pub volumes: Table<(InstanceId, VolumeName), record::Volume>,
     /// By name.
@@ -136,6 +138,7 @@ impl Cluster {
             "hosts" => set(&mut self.hosts, name.parse()?, value, revision),
             "facts" => set(&mut self.facts, name.parse()?, value, revision),
             "desired" => set(&mut self.desired, name.parse()?, value, revision),
+            "moves" => set(&mut self.moves, name.parse()?, value, revision),
             "versions" => set(&mut self.versions, owned(name)?, value, revision),
             "channels" => set(&mut self.channels, owned(name)?, value, revision),
             "publishers" => set(&mut self.publishers, name.parse()?, value, revision),

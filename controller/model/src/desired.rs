@@ -40,11 +40,15 @@ fn of_host(
         .filter(|(id, placement)| placement.host == *host && interpose::stands(cluster, id, host))
         .filter_map(|(id, _)| Some((id, &cluster.instances.get(id)?.value)))
         .collect();
+    // Those on their way here have their networks, images and disks here already.
+    let arriving = moving::arrivals(cluster, host).filter_map(|id| Some((id, &cluster.instances.get(id)?.value)));
+    let with_arriving: Vec<(&InstanceId, &record::Instance)> = here.iter().copied().chain(arriving).collect();
+    let comes = |id: &InstanceId| moving::coming_to(cluster, id) == Some(host);
     let part = |id: &InstanceId| wirings.get(&id.deployment).and_then(|wiring| wiring.get(&id.member));
     let volumes = cluster
         .volumes
         .iter()
-        .filter(|(_, volume)| volume.host.as_ref() == Some(host))
+        .filter(|((id, _), volume)| volume.host.as_ref() == Some(host) || comes(id))
         .map(|((instance, name), volume)| DesiredVolume {
             instance: instance.clone(),
             name: name.clone(),
@@ -53,21 +57,21 @@ fn of_host(
             layers: volume.layers.clone(),
         })
         .collect();
-    let mut images: BTreeSet<Digest> = here.iter().map(|(_, instance)| instance.image).collect();
-    images.extend(here.iter().flat_map(|(_, instance)| needed_files(instance)));
+    let mut images: BTreeSet<Digest> = with_arriving.iter().map(|(_, instance)| instance.image).collect();
+    images.extend(with_arriving.iter().flat_map(|(_, instance)| needed_files(instance)));
     let own_volumes = cluster.volumes.values().filter(|volume| volume.host.as_ref() == Some(host));
     images.extend(own_volumes.flat_map(|volume| volume.layers.iter().filter_map(|layer| layer.image)));
     let streams = streams::held(cluster, host, &images);
     images.extend(streams.keys());
     let mut document = HostDesired {
         generation: Generation::default(),
-        networks: networks::networks(cluster, host, &here, wirings),
-        watchers: mirrors::watchers(&here),
+        networks: networks::networks(cluster, host, &with_arriving, wirings),
+        watchers: mirrors::watchers(&with_arriving),
         mirrors: mirrors::mirrors(cluster, host),
         images: images.into_iter().collect(),
         streams: streams.into_values().collect(),
         limits: streams::limits(cluster, host, online),
-        instances: here
+        instances: with_arriving
             .iter()
             .map(|(id, instance)| desired_instance(cluster, id, instance, part(id)))
             .collect(),

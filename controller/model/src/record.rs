@@ -20,6 +20,7 @@
 //! | `limits/all`, `limits/site/NAME`, `limits/host/NAME` | `Limits` |
 //! | `vias/DEPLOYMENT/MEMBER` | [`Via`] |
 //! | `rollouts/PUBLISHER/APPLIANCE/CHANNEL/VERSION/POLICY` | [`Rollout`] |
+//! | `moves/DEPLOYMENT/MEMBER` | [`crate::moving::Move`] |
 //! | `refusals/PUBLISHER/APPLIANCE/VERSION` | [`Refusal`] |
 //! | `schedules/DEPLOYMENT` | [`Schedule`] |
 //! | `checkpoints/DEPLOYMENT/NAME` | [`Checkpoint`] |

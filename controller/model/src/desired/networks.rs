@@ -2,7 +2,7 @@
 
 use super::Wirings;
 use crate::cluster::Cluster;
-use crate::{access::Listen, interpose, name, network, record, wire};
+use crate::{access::Listen, interpose, moving, name, network, record, wire};
 use controller_api::agent::HostDesired;
 use controller_api::document::{LanUplink, NetworkSpec};
 use netd_api::{Dhcp, Dns, Lease, Outside, Published, Router, Transport, Uplink};
@@ -39,6 +39,7 @@ pub(super) fn networks(
     }
     let mut networks = networks.into_values().collect();
     interpose::weave(cluster, host, &mut networks);
+    moving::hold(cluster, host, &mut networks);
     networks
 }
 
@@ -53,7 +54,7 @@ fn desired_port(id: &InstanceId, port: &record::Port, part: Option<&wire::Port>)
     }
 }
 
-/// Hosts that have a port on a network.
+/// Hosts that have a port on a network, or shall have one for a guest on its way.
 pub(super) fn hosts_on<'a>(
     cluster: &'a Cluster,
     deployment: &'a DeploymentName,
@@ -62,7 +63,10 @@ pub(super) fn hosts_on<'a>(
     cluster
         .instances_of(deployment)
         .filter(|(_, instance)| instance.ports.iter().any(|port| port.joins(network)))
-        .filter_map(|(id, _)| cluster.placements.get(id).map(|placement| &placement.value.host))
+        .flat_map(|(id, _)| {
+            let placed = cluster.placements.get(id).map(|placement| &placement.value.host);
+            placed.into_iter().chain(moving::coming_to(cluster, id))
+        })
         .collect()
 }
 

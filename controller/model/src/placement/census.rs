@@ -2,7 +2,7 @@
 
 use super::CPU_OVERCOMMIT;
 use crate::cluster::Cluster;
-use crate::{network, record};
+use crate::{moving, network, record};
 use controller_api::agent::HostStatus;
 use controller_api::host::HostService;
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,6 +93,16 @@ impl Census {
         for (id, placement) in &cluster.placements {
             if let Some(instance) = cluster.instances.get(id) {
                 census.promise(&placement.host, instance);
+            }
+        }
+        // What is on its way needs its place at both ends.
+        for (id, host) in
+            cluster.moves.keys().filter_map(|id| Some((id, moving::of(cluster, id)?.to.clone())))
+        {
+            let instance = cluster.instances.get(id);
+            let there = cluster.placements.get(id).is_some_and(|placement| placement.host == host);
+            if let Some(instance) = instance.filter(|_| !there) {
+                census.promise(&host, instance);
             }
         }
         census

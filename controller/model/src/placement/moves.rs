@@ -4,9 +4,9 @@
 //! one instance after the other, each question with the answers before it taken as done ([`Scene::take`]). Nothing in
 //! here moves a guest.
 
-use super::{Census, HostState, Observed, pinned};
+use super::{Census, HostState, Observed};
 use crate::cluster::{Cluster, Stored};
-use crate::{interpose, record};
+use crate::{interpose, moving, record};
 use std::collections::BTreeSet;
 use types::{HostName, InstanceId, Revision};
 
@@ -37,12 +37,22 @@ impl Scene {
         Self { cluster, census }
     }
 
+    /// Lets an instance's volumes go where it goes.
+    pub fn release(&mut self, id: &InstanceId) {
+        for ((_, _), volume) in self.cluster.volumes.iter_mut().filter(|((owner, _), _)| owner == id) {
+            volume.value.host = None;
+        }
+    }
+
     /// Lets an instance be on a host from here on.
     pub fn take(&mut self, id: &InstanceId, host: &HostName) {
         let Some(instance) = self.cluster.instances.get(id) else { return };
         let held = self.cluster.placements.get(id);
         let (from, decision) = (held.map(|held| held.host.clone()), held.map_or(0, |held| held.decision));
         self.census.moved(&instance.value, from.as_ref(), host);
+        for (_, volume) in self.cluster.volumes.iter_mut().filter(|((owner, _), _)| owner == id) {
+            volume.value.host = Some(host.clone());
+        }
         let value = record::Placement { host: host.clone(), decision };
         self.cluster.placements.insert(id.clone(), Stored { revision: Revision::default(), value });
     }
@@ -66,13 +76,8 @@ pub fn evacuees(cluster: &Cluster, host: &HostName) -> Vec<InstanceId> {
 /// Why an instance stays with its host, whatever a policy says.
 #[must_use]
 pub fn bound(cluster: &Cluster, id: &InstanceId) -> Option<String> {
-    if let Some((guest, host)) = interpose::follows(cluster, id).ok()? {
-        return Some(format!("it stands in the path of {guest} and goes where that goes: now {host}"));
-    }
-    let instance = cluster.instances.get(id)?;
-    let host = pinned(cluster, id, &instance.volumes)?;
-    let names: Vec<&str> = instance.volumes.iter().map(types::VolumeName::as_str).collect();
-    Some(format!("its volumes ({}) lie on {host}", names.join(", ")))
+    let under_way = moving::of(cluster, id).map(|held| format!("it is on its way to {} already", held.to));
+    under_way.or_else(|| moving::bound(cluster, id))
 }
 
 /// The host of the instance that this one follows, if it follows one.
