@@ -29,7 +29,10 @@
 //! | `POST /v1/hosts/{name}/labels` | [`ChangeLabels`](crate::host::ChangeLabels) | [`HostView`] |
 //! | `PUT`, `DELETE /v1/hosts/{name}/attestation` | [`Attest`](crate::host::Attest) | [`HostView`] |
 //! | `POST /v1/hosts/{name}/evacuation`, `POST /v1/rebalance` | [`AskMoves`](crate::host::AskMoves) | [`MovesView`](crate::host::MovesView): nothing moves |
-//! | `GET /v1/rollouts`, `GET /v1/schedules` | | [`RolloutView`](crate::planned::RolloutView), [`ScheduleView`](crate::planned::ScheduleView) |
+//! | `GET /v1/rollouts`, `/v1/rollouts/{publisher}/{appliance}/{channel}/{version}/{policy}` | | [`RolloutView`](crate::planned::RolloutView) |
+//! | `POST /v1/rollouts/{...}/pause`, `.../resume`, `.../retry` | [`RolloutWord`](crate::planned::RolloutWord) | [`RolloutView`](crate::planned::RolloutView) |
+//! | `POST /v1/rollouts/halt-all` | [`RolloutWord`](crate::planned::RolloutWord) | names of those it paused |
+//! | `GET /v1/refusals`, `GET /v1/schedules` | | [`RefusalView`](crate::planned::RefusalView), [`ScheduleView`](crate::planned::ScheduleView) |
 //! | `DELETE /v1/instances/{deployment}/{member}` | | 202: its overlay goes, the deployment makes it anew |
 //! | `POST /v1/tokens/join` | [`JoinTokenRequest`] | [`JoinToken`] |
 //! | `GET /v1/tokens`; `POST /v1/tokens`; `DELETE /v1/tokens/{id}` | [`TokenRequest`] | [`TokenView`], [`NewToken`] |
@@ -473,6 +476,9 @@ pub struct AuditEntry {
     pub action: String,
     /// What was changed.
     pub object: String,
+    /// Why, if somebody said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// Of the store afterwards.
     pub revision: Revision,
     /// SHA-256 of the JSON of the entry before; all zero for the first.

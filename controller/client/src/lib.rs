@@ -17,7 +17,7 @@ use controller_api::interpose::{InterpositionSpec, MemberPort};
 use controller_api::network::{
     CaptureQuery, ExplainQuery, ExplanationView, FlowsView, NetworkView, TopologyView,
 };
-use controller_api::planned::{RolloutView, ScheduleView};
+use controller_api::planned::{RefusalView, RolloutView, RolloutWord, ScheduleView};
 use controller_api::policy::{
     OnFailure, PutPolicy, PutTrustRoot, SetOnFailure, SetPolicySettings, ShadowReport, TrustName,
     TrustRootView,
@@ -434,6 +434,33 @@ impl Client {
     /// All rollouts.
     pub async fn rollouts(&self) -> Result<Vec<RolloutView>, ClientError> {
         self.get("/v1/rollouts").await
+    }
+
+    /// One rollout, by `publisher/appliance/channel/version/policy`.
+    pub async fn rollout(&self, id: &str) -> Result<RolloutView, ClientError> {
+        self.get(&format!("/v1/rollouts/{id}")).await
+    }
+
+    /// Says `pause`, `resume` or `retry` to a rollout.
+    pub async fn say_to_rollout(
+        &self,
+        id: &str,
+        word: &str,
+        why: Option<&str>,
+    ) -> Result<RolloutView, ClientError> {
+        let body = RolloutWord { why: why.map(str::to_owned) };
+        self.answer(self.request(Method::POST, &format!("/v1/rollouts/{id}/{word}")).json(&body)).await
+    }
+
+    /// Pauses all rollouts; answers the names of those that were not paused yet.
+    pub async fn halt_rollouts(&self, why: Option<&str>) -> Result<Vec<String>, ClientError> {
+        let body = RolloutWord { why: why.map(str::to_owned) };
+        self.answer(self.request(Method::POST, "/v1/rollouts/halt-all").json(&body)).await
+    }
+
+    /// Versions that failed here and are not tried again.
+    pub async fn refusals(&self) -> Result<Vec<RefusalView>, ClientError> {
+        self.get("/v1/refusals").await
     }
 
     /// What the checkpoint policies of all deployments have planned.

@@ -12,6 +12,7 @@ mod networks;
 mod objects;
 mod planned;
 mod policies;
+mod rollouts;
 mod streams;
 mod tokens;
 
@@ -87,7 +88,13 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(hosts::attest, hosts::revoke_attestation))
         .routes(routes!(hosts::evacuation))
         .routes(routes!(hosts::rebalance))
-        .routes(routes!(planned::rollouts))
+        .routes(routes!(rollouts::list))
+        .routes(routes!(rollouts::halt_all))
+        .routes(routes!(rollouts::one))
+        .routes(routes!(rollouts::pause))
+        .routes(routes!(rollouts::resume))
+        .routes(routes!(rollouts::retry))
+        .routes(routes!(rollouts::refusals))
         .routes(routes!(planned::schedules))
         .routes(routes!(objects::sites))
         .routes(routes!(objects::volumes))

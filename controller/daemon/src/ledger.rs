@@ -220,7 +220,20 @@ impl Ledger {
         act: &Act<'_>,
         make: impl FnOnce(&Cluster) -> Answer<(Writes, T)> + Send,
     ) -> Answer<(Revision, T)> {
-        self.write(Some(act), make).await
+        self.change_because(act, None, make).await
+    }
+
+    /// As [`Self::change`], with the reason that was given.
+    ///
+    /// # Errors
+    /// As [`Self::change`].
+    pub(crate) async fn change_because<T: Send>(
+        &self,
+        act: &Act<'_>,
+        why: Option<&str>,
+        make: impl FnOnce(&Cluster) -> Answer<(Writes, T)> + Send,
+    ) -> Answer<(Revision, T)> {
+        self.write(Some((act, why)), make).await
     }
 
     /// Writes down what was due or has been observed.
@@ -236,7 +249,7 @@ impl Ledger {
 
     async fn write<T: Send>(
         &self,
-        act: Option<&Act<'_>>,
+        act: Option<(&Act<'_>, Option<&str>)>,
         make: impl FnOnce(&Cluster) -> Answer<(Writes, T)> + Send,
     ) -> Answer<(Revision, T)> {
         let mut head = self.writing.lock().await;
@@ -344,7 +357,7 @@ fn event_key(revision: Revision, place: usize) -> String {
 fn audit(
     transaction: &mut Transaction,
     head: &AuditHead,
-    act: &Act<'_>,
+    (act, why): (&Act<'_>, Option<&str>),
     at_ms: u64,
     revision: Revision,
 ) -> AuditHead {
@@ -354,6 +367,7 @@ fn audit(
         who: act.who.to_string(),
         action: act.action.to_owned(),
         object: act.object.clone(),
+        why: why.map(str::to_owned),
         revision,
         previous: head.digest.unwrap_or(Digest::from_bytes([0; 32])),
     };

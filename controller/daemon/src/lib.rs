@@ -36,6 +36,7 @@ mod server;
 mod settings;
 mod shadow;
 mod tracker;
+mod updates;
 mod views;
 
 pub use api::openapi;

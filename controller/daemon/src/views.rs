@@ -13,7 +13,7 @@ use controller_api::rest::{
 };
 use controller_api::stream::{HoldProgress, HoldView};
 use controller_model::cluster::Stored;
-use controller_model::{Cluster, policy, record, streams};
+use controller_model::{Cluster, policy, record, streams, update};
 use std::collections::{BTreeMap, BTreeSet};
 use types::{
     ApplianceRef, BundleName, DeploymentName, HostName, InstanceId, PolicyName, SiteName, VersionName,
@@ -33,7 +33,7 @@ pub(crate) fn deployment(app: &App, cluster: &Cluster, name: &DeploymentName) ->
     let held = cluster.deployments.get(name)?;
     let instances: Vec<InstanceView> =
         cluster.instances_of(name).map(|(id, record)| instance(app, cluster, id, record)).collect();
-    let problems = instances
+    let mut problems: Vec<String> = instances
         .iter()
         .filter(|instance| !is_ready(instance.state))
         .map(|instance| {
@@ -45,6 +45,7 @@ pub(crate) fn deployment(app: &App, cluster: &Cluster, name: &DeploymentName) ->
             format!("{}: {why}", instance.id)
         })
         .collect();
+    problems.extend(update::runs_refused(cluster, name));
     Some(DeploymentView {
         name: name.clone(),
         revision: held.revision,

@@ -195,6 +195,13 @@ pub fn is_busy(cluster: &Cluster) -> bool {
     !cluster.refusals.is_empty() || cluster.rollouts.values().any(|held| under_way(held))
 }
 
+/// A roll of this instance has begun and is not over: nobody else makes it anew or moves it.
+#[must_use]
+pub fn rolls(cluster: &Cluster, id: &InstanceId) -> bool {
+    let mut orders = cluster.rollouts.values().flat_map(|held| &held.orders);
+    orders.any(|order| order.status.is_active() && order.instance == *id)
+}
+
 fn ended_count(orders: &[RollOrder]) -> usize {
     orders.iter().filter(|order| !order.status.is_under_way()).count()
 }

@@ -4,13 +4,7 @@ use crate::app::App;
 use crate::planned;
 use axum::Json;
 use axum::extract::State;
-use controller_api::planned::{RolloutView, ScheduleView};
-
-/// All rollouts, newest first.
-#[utoipa::path(get, path = "/v1/rollouts", tag = "policies", responses((status = 200, body = Vec<RolloutView>)))]
-pub(crate) async fn rollouts(State(app): State<App>) -> Json<Vec<RolloutView>> {
-    Json(planned::rollouts(&app.ledger.cluster()))
-}
+use controller_api::planned::ScheduleView;
 
 /// What the checkpoint policies of all deployments have planned.
 #[utoipa::path(get, path = "/v1/schedules", tag = "policies", responses((status = 200, body = Vec<ScheduleView>)))]

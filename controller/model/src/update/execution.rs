@@ -7,7 +7,7 @@ use super::{SUPERSEDED, following, is_over, is_stopped, refused, safety, unavail
 use crate::cluster::Cluster;
 use crate::draft::Draft;
 use crate::standing::{self, Condition, Sight, Standing};
-use crate::{expand, record};
+use crate::{checkpoint, expand, moving, record};
 use controller_api::life::Power;
 use controller_api::planned::{OrderStatus as Status, RollOrder};
 use std::collections::{BTreeMap, BTreeSet};
@@ -245,6 +245,9 @@ impl Pass<'_> {
             _ => {}
         }
         let cluster = &self.draft.cluster;
+        if moving::coming_to(cluster, id).is_some() {
+            return Some("it is on its way to another host".into());
+        }
         let alike = |other: &InstanceId| {
             cluster.instances.get(other).is_some_and(|other| other.appliance == head.appliance)
         };
@@ -296,6 +299,12 @@ impl Pass<'_> {
             return None;
         }
         let id = &order.instance;
+        // What is being frozen stays the guest that it is.
+        let held = moving::coming_to(&self.draft.cluster, id).is_some()
+            || checkpoint::under_way(&self.draft.cluster, &id.deployment).is_some();
+        if held && !self.late(order, self.bounds.checkpoint_ms.saturating_add(self.bounds.prefetch_ms)) {
+            return None;
+        }
         match expand::at_version(&self.draft.cluster, id, &head.target, self.fresh) {
             Err(why) => Some(self.ended(order, Status::Failed, Some(why))),
             Ok(made) => {
