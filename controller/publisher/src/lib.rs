@@ -21,6 +21,8 @@
 //! Names have no slash because consistent snapshots put a hash before them; a name of an appliance has no dot, so
 //! `APPLIANCE.*` matches no other one's targets.
 
+#[cfg(test)]
+mod attacks;
 mod error;
 mod images;
 mod keys;

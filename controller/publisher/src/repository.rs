@@ -602,7 +602,10 @@ impl Repository {
         let roles = std::iter::once(("targets", &self.targets))
             .chain(self.appliances.iter().map(|(name, role)| (name.as_str(), role)));
         for (name, role) in roles {
-            let meta = write::metafile(&write::text(role)?, role.signed.version);
+            // As it is on disk: maps have no order, so that the same role may be written otherwise.
+            let path = write::metadata(&self.folder, &format!("{}.{name}.json", role.signed.version));
+            let bytes = std::fs::read(&path).map_err(|source| PublisherError::File { path, source })?;
+            let meta = write::metafile(&bytes, role.signed.version);
             news.meta.insert(format!("{name}.json"), meta);
         }
         let (keys, _) = self.keys(&Role::Snapshot)?;
