@@ -16,6 +16,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// Bytes of each of its disks.
 const DISK_BYTES: u64 = 1 << 20;
 /// Where its disks hold its count.
+#[allow(dead_code, reason = "not every test binary needs it")]
 const COUNT_AT: usize = 64 * 512;
 
 /// A libvirtd whose image is the counting guest.
@@ -71,6 +72,7 @@ pub(crate) fn image(host: &Host) -> Under {
     Under::Export { export, format: Format::Raw }
 }
 
+#[allow(dead_code, reason = "not every test binary needs it")]
 pub(crate) fn file(path: PathBuf, format: Format) -> Under {
     Under::File(DiskFile { path, format })
 }
@@ -109,6 +111,7 @@ pub(crate) async fn go_on(machine: &Machine, more: usize) {
 }
 
 /// The count that a disk's file holds, itself and over nothing.
+#[allow(dead_code, reason = "not every test binary needs it")]
 pub(crate) fn count_in(file: &DiskFile) -> u32 {
     let raw = file.path.with_extension("raw-copy");
     // What is beneath does not matter: the count was written to this very file.
