@@ -92,6 +92,8 @@ pub struct Cluster {
     pub shadows: Table<u64, ShadowView>,
     /// Bytes of the inputs that are kept, by the decision's number. They themselves stay in the store.
     pub inputs: BTreeMap<u64, usize>,
+    /// By host, of members and of those that were removed by force.
+    pub leases: Table<HostName, record::HostLease>,
     /// By id.
     pub tokens: Table<String, record::Token>,
     /// By id.
@@ -171,6 +173,7 @@ impl Cluster {
                 }
                 Ok(())
             }
+            "leases" => set(&mut self.leases, name.parse()?, value, revision),
             "tokens" => set(&mut self.tokens, name.to_owned(), value, revision),
             "joins" => set(&mut self.joins, name.to_owned(), value, revision),
             _ => Ok(()),

@@ -624,6 +624,9 @@ pub struct HostLease {
     /// Leased instances that it was told to run without a lease and has not said to have taken for leased.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub loose: BTreeSet<InstanceId>,
+    /// It is lost, and was not connected since: what of others can be elsewhere is elsewhere.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
 }
 
 /// An API token, as a hash.

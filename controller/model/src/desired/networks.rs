@@ -142,9 +142,14 @@ impl<'a> Seen<'a> {
         })
     }
 
-    /// One of the hosts that have a port on it: the one that has the router, else the first.
+    /// One of the hosts that have a port on it: the one that has the router, else the first. None that is lost if there
+    /// is another one.
     fn router_host(&self) -> Option<&'a HostName> {
-        let hosts = hosts_on(self.cluster, self.deployment, self.network);
+        let mut hosts = hosts_on(self.cluster, self.deployment, self.network);
+        let lost = |host: &&HostName| self.cluster.leases.get(*host).is_some_and(|held| held.lost);
+        if !hosts.iter().all(lost) {
+            hosts.retain(|host| !lost(host));
+        }
         let id = format!("{}/{}", self.deployment, self.network);
         let own = |router: &Router| !router.elsewhere;
         let routes = |held: &HostDesired| {
