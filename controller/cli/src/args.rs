@@ -83,6 +83,9 @@ pub(crate) enum Command {
     /// Hosts, and how a machine becomes one
     #[command(subcommand)]
     Host(commands::host::Command),
+    /// Whether a site could go on without the rest of the world
+    #[command(subcommand)]
+    Site(commands::site::Command),
     /// Which instances would be better off on other hosts
     Rebalance(commands::host::RebalanceArgs),
     /// Tokens for people and programs

@@ -22,6 +22,7 @@ use controller_api::policy::{
     OnFailure, PutPolicy, PutTrustRoot, SetOnFailure, SetPolicySettings, ShadowReport, TrustName,
     TrustRootView,
 };
+use controller_api::recovery::{RemovedHost, SiteReadiness};
 use controller_api::rest::{
     ApplianceView, ApplyResult, AuditEntry, BootView, BundleView, Change, DecisionView, DeploymentView,
     Event, HostView, InstanceView, JoinToken, JoinTokenRequest, NewToken, PolicyView, Problem, ProblemCode,
@@ -35,7 +36,7 @@ use std::time::Duration;
 use streamer_api::{Limits, Profile};
 use types::{
     ApplianceRef, BundleName, DeploymentName, Digest, HostName, InstanceId, NetworkName, PolicyName,
-    PublisherName, Revision, VersionName, VolumeName,
+    PublisherName, Revision, SiteName, VersionName, VolumeName,
 };
 
 /// Longest time to make a connection.
@@ -471,6 +472,21 @@ impl Client {
     /// Removes a host that holds nothing.
     pub async fn delete_host(&self, name: &HostName) -> Result<(), ClientError> {
         self.remove(&format!("/v1/hosts/{name}")).await
+    }
+
+    /// Removes a host that will never come back, with what is on it.
+    pub async fn remove_host_by_force(
+        &self,
+        name: &HostName,
+        restore: bool,
+    ) -> Result<RemovedHost, ClientError> {
+        let request = self.request(Method::DELETE, &format!("/v1/hosts/{name}"));
+        self.answer(request.query(&[("force", true), ("restore", restore)])).await
+    }
+
+    /// Whether a site could start its deployments if it were cut off now.
+    pub async fn site_readiness(&self, site: &SiteName) -> Result<SiteReadiness, ClientError> {
+        self.get(&format!("/v1/sites/{site}/readiness")).await
     }
 
     /// All sites.

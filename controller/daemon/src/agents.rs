@@ -5,7 +5,7 @@ use crate::auth::Member;
 use crate::ledger::Writes;
 use crate::live::{ConsoleEvent, Outgoing};
 use crate::problem::{Answer, Refused, blocking};
-use crate::{metainfo, reconcile};
+use crate::{metainfo, reconcile, recovery};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{DefaultBodyLimit, Path, State};
@@ -226,10 +226,18 @@ async fn talk(app: &App, host: &HostName, socket: WebSocket, mut inbox: mpsc::Re
     let (mut sender, mut receiver) = socket.split();
     let mut revisions = app.ledger.follow();
     let mut sent = None;
+    let mut heard = None;
     let mut silent_at = Instant::now() + SILENCE;
     loop {
         if let Some(document) = newer(app, host, &mut sent) {
             let sending = tokio::time::timeout(SILENCE, sender.send(document)).await;
+            if !matches!(sending, Ok(Ok(()))) {
+                return "it does not take messages".into();
+            }
+        }
+        // What it was granted it was granted after that document was written.
+        if let Some(answer) = heard.take() {
+            let sending = tokio::time::timeout(SILENCE, sender.send(text(&answer))).await;
             if !matches!(sending, Ok(Ok(()))) {
                 return "it does not take messages".into();
             }
@@ -249,8 +257,9 @@ async fn talk(app: &App, host: &HostName, socket: WebSocket, mut inbox: mpsc::Re
                 Some(Err(error)) => return error.to_string(),
                 Some(Ok(message)) => {
                     silent_at = Instant::now() + SILENCE;
-                    if let Err(reason) = take(app, host, message).await {
-                        return reason;
+                    match take(app, host, message).await {
+                        Ok(answer) => heard = answer,
+                        Err(reason) => return reason,
                     }
                 }
             },
@@ -287,7 +296,8 @@ fn frame(outgoing: Outgoing) -> Message {
     }
 }
 
-async fn take(app: &App, host: &HostName, message: Message) -> Result<(), String> {
+/// Takes a message up; says how it is answered, if it is.
+async fn take(app: &App, host: &HostName, message: Message) -> Result<Option<ToAgent>, String> {
     match message {
         Message::Binary(bytes) => {
             let Some((stream, rest)) = bytes.split_first_chunk::<4>() else {
@@ -302,18 +312,22 @@ async fn take(app: &App, host: &HostName, message: Message) -> Result<(), String
         Message::Text(text) => {
             let message = serde_json::from_str(&text)
                 .map_err(|error| format!("it sent what cannot be read: {error}"))?;
-            take_message(app, host, message).await;
+            return Ok(take_message(app, host, message).await);
         }
         _ => app.live.heard(host, unix_ms()),
     }
-    Ok(())
+    Ok(None)
 }
 
-async fn take_message(app: &App, host: &HostName, message: ToController) {
+async fn take_message(app: &App, host: &HostName, message: ToController) -> Option<ToAgent> {
     app.live.heard(host, unix_ms());
     match message {
         ToController::Hello(_) => {}
-        ToController::Status(status) => app.report(host, *status, unix_ms()),
+        ToController::Status(status) => {
+            let beat = status.beat;
+            app.report(host, *status, unix_ms());
+            return recovery::answer(app, host, beat);
+        }
         ToController::Event(event) => agent_event(app, host, event).await,
         ToController::Log { request, text, problem } => {
             app.live.log_answer(host, request, problem.map_or(Ok(text), Err));
@@ -333,6 +347,7 @@ async fn take_message(app: &App, host: &HostName, message: ToController) {
             app.live.console_event(host, stream, ConsoleEvent::Closed(reason));
         }
     }
+    None
 }
 
 fn silence(problem: Option<String>) -> String {

@@ -12,6 +12,7 @@ mod networks;
 mod objects;
 mod planned;
 mod policies;
+mod recovery;
 mod rollouts;
 mod streams;
 mod tokens;
@@ -97,6 +98,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(rollouts::refusals))
         .routes(routes!(planned::schedules))
         .routes(routes!(objects::sites))
+        .routes(routes!(recovery::site))
         .routes(routes!(objects::volumes))
         .routes(routes!(objects::delete_volume))
         .routes(routes!(decisions::list))

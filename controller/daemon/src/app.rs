@@ -6,6 +6,7 @@ use crate::library::Library;
 use crate::live::Live;
 use crate::planned;
 use crate::policies::Policies;
+use crate::recovery::Leases;
 use crate::tracker::Tracker;
 use chassis::reconcile::Hint;
 use controller_api::agent::{HostStatus, InstanceState};
@@ -24,6 +25,7 @@ pub(crate) struct App(Arc<Parts>);
 pub(crate) struct Parts {
     pub(crate) ledger: Ledger,
     pub(crate) live: Live,
+    pub(crate) leases: Leases,
     pub(crate) authority: Authority,
     pub(crate) policies: Arc<Policies>,
     pub(crate) tracker: Mutex<Tracker>,

@@ -32,6 +32,7 @@ mod policies;
 mod problem;
 mod questions;
 mod reconcile;
+mod recovery;
 mod server;
 mod settings;
 mod shadow;

@@ -137,6 +137,15 @@ impl Live {
         }
     }
 
+    /// A host's connection is not to be believed any more: it has to dial again.
+    pub(crate) fn cut(&self, host: &HostName) {
+        let mut inner = self.inner();
+        inner.sessions.remove(host);
+        if let Some(seen) = inner.seen.get_mut(host) {
+            seen.online = false;
+        }
+    }
+
     /// A host was removed: its connection ends.
     pub(crate) fn forget(&self, host: &HostName) {
         let mut inner = self.inner();

@@ -4,12 +4,12 @@ use crate::app::App;
 use crate::decide::{self, Decided, Subject};
 use crate::ledger::Writes;
 use crate::problem::{Answer, Refused};
-use crate::{planned, questions, updates};
+use crate::{planned, questions, recovery, updates};
 use chassis::clock::unix_ms;
 use chassis::reconcile::{Pass, Reconciler};
 use controller_api::rest::{ChoiceView, DecisionView, ProblemCode};
 use controller_model::placement::{self, Census, Question};
-use controller_model::{Cluster, Draft, desired, interpose, name, record, streams};
+use controller_model::{Cluster, Draft, desired, interpose, lease, name, record, streams};
 use plugins_runtime::placement::{PlacementInput, Reason, Rejection, Verdict};
 use std::time::Duration;
 use types::{Digest, HostName};
@@ -29,6 +29,10 @@ impl Reconciler for Reconcile {
 
     async fn reconcile(&mut self) -> Pass<()> {
         let mut waiting = false;
+        let recovered = recovery::pass(&self.app).await.unwrap_or_else(|refused| {
+            log(&refused);
+            Some(RETRY)
+        });
         match self.interpose().await {
             Ok(on_its_way) => waiting |= on_its_way,
             Err(refused) => {
@@ -56,7 +60,7 @@ impl Reconciler for Reconcile {
             Some(RETRY)
         });
         let retry = waiting.then_some(RETRY);
-        Pass { status: (), retry_after: retry.into_iter().chain(updated).chain(planned).min() }
+        Pass { status: (), retry_after: retry.into_iter().chain(recovered).chain(updated).chain(planned).min() }
     }
 }
 
@@ -216,7 +220,13 @@ pub(crate) async fn publish_desired(app: &App) -> Answer<()> {
                 None => cluster,
             };
             for (host, document) in desired::desired(cluster, &online) {
-                if cluster.desired.get(&host).map(|held| &held.value) != Some(&document) {
+                let old = cluster.desired.get(&host).map(|held| &held.value);
+                if old != Some(&document) {
+                    let held = cluster.leases.get(&host).map(|held| &held.value);
+                    let promised = lease::published(held, old, &document);
+                    if held.cloned().unwrap_or_default() != promised {
+                        draft.put(format!("leases/{host}"), &promised);
+                    }
                     draft.put(format!("desired/{host}"), &document);
                 }
             }

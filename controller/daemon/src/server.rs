@@ -12,6 +12,7 @@ use crate::live::Live;
 use crate::policies::Policies;
 use crate::problem::Answer;
 use crate::reconcile::Reconcile;
+use crate::recovery::Leases;
 use crate::tracker::Tracker;
 use controller_api::policy::PolicyOrigin;
 use controller_model::record;
@@ -106,6 +107,7 @@ impl Server {
         let app = App::new(Parts {
             ledger,
             live: Live::default(),
+            leases: Leases::default(),
             authority,
             policies,
             tracker: Mutex::new(Tracker::default()),

@@ -1,6 +1,7 @@
 //! `host`: list them, make a join token, join; say what they are and whether they take instances.
 
 mod moves;
+mod removal;
 
 use super::Session;
 use crate::failure::{Code, Failure};
@@ -49,6 +50,20 @@ pub(crate) enum Command {
         /// Somebody works on it, and it may be gone at any time
         #[arg(long)]
         maintenance: bool,
+    },
+    /// Remove a host: its certificate is refused from then on
+    #[command(
+        after_help = "A host that holds instances or volumes is not removed: delete or move them first. With --force, for a\nhost that will never come back, what it ran under a lease starts elsewhere as soon as the lease has surely\nrun out, and everything else at once; volumes that no checkpoint holds elsewhere are lost, and said so.\nIf the machine runs after all, it goes on running what was not leased.\n\nExamples:\n  collective host remove h3\n  collective host remove h3 --force --restore"
+    )]
+    Remove {
+        /// The host
+        host: types::HostName,
+        /// It will never come back
+        #[arg(long)]
+        force: bool,
+        /// With --force: go on from the newest checkpoints that other hosts hold
+        #[arg(long, requires = "force")]
+        restore: bool,
     },
     /// A host takes new instances again
     Uncordon {
@@ -129,6 +144,14 @@ pub(crate) async fn run(session: &Session, command: &Command) -> Result<ExitCode
         Command::Cordon { host, maintenance } => {
             let service = if *maintenance { HostService::Maintenance } else { HostService::Cordoned };
             serve(session, host, service).await?;
+        }
+        Command::Remove { host, force: false, .. } => {
+            session.client.delete_host(host).await?;
+            super::note(format_args!("host {host} is removed"));
+        }
+        Command::Remove { host, force: true, restore } => {
+            let removed = session.client.remove_host_by_force(host, *restore).await?;
+            removal::show(&mut out, &removed, session.format)?;
         }
         Command::Uncordon { host } => serve(session, host, HostService::InService).await?,
         Command::Attest { host, note, .. } => {

@@ -17,6 +17,7 @@ pub(crate) mod logs;
 pub(crate) mod network;
 pub(crate) mod playground;
 pub(crate) mod policy;
+pub(crate) mod site;
 pub(crate) mod stream;
 pub(crate) mod token;
 pub(crate) mod version;
@@ -60,6 +61,7 @@ pub(crate) async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Wait(args) => wait::run(&session()?, args).await,
         Command::Host(host::Command::Join(args)) => host::join(args),
         Command::Host(command) => host::run(&session()?, command).await,
+        Command::Site(command) => site::run(&session()?, command).await,
         Command::Rebalance(args) => host::rebalance(&session()?, args).await,
         Command::Token(command) => token::run(&session()?, command).await,
         Command::Policy(policy::Command::Local(command)) => policy::local::run(global.output, command).await,

@@ -1,20 +1,23 @@
 //! Hosts and origins come and go.
 
-use super::{Body, Named};
+use super::{Asked, Body, Named};
 use crate::app::App;
 use crate::auth::{self, Caller};
 use crate::identity::IdentityError;
 use crate::ledger::{Act, Who, Writes};
 use crate::problem::{Answer, Refused};
+use crate::recovery::elsewhere;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use chassis::clock::unix_ms;
 use chassis::telemetry::chain;
 use controller_api::agent::{JoinAnswer, JoinRequest};
+use controller_api::recovery::{RemoveHost, RemovedHost};
 use controller_api::rest::Problem;
-use controller_model::record;
-use types::HostName;
+use controller_model::{Cluster, readiness, record, recovery};
+use types::{Digest, HostName};
 
 /// Longest certificate request in bytes.
 const CSR_LEN_MAX: usize = 16 << 10;
@@ -50,6 +53,13 @@ pub(crate) async fn join(
                     "host {host} has joined already: remove it first, or take another name"
                 )));
             }
+            // The machine that had this name may still run what is placed there.
+            if cluster.placements.values().any(|placement| placement.host == *host) {
+                return Err(Refused::conflict(format!(
+                    "host {host} was removed by force, and its lease may still run: try again in a minute, or take \
+                     another name"
+                )));
+            }
             let mut writes = Writes::default();
             let member = record::Host::joined(request.site.clone(), join.role.clone(), digest, unix_ms());
             writes.put(format!("hosts/{host}"), &member);
@@ -66,42 +76,69 @@ pub(crate) async fn join(
     Ok(Json(JoinAnswer { certificate, ca: app.authority.pem.clone(), role: join.role }))
 }
 
-/// Removes a host that holds nothing; its certificate is refused from then on.
-#[utoipa::path(delete, path = "/v1/hosts/{name}", tag = "hosts", params(("name" = String, Path)),
-    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
+/// Removes a host that holds nothing, or by force one that will never come back; its certificate is refused from then
+/// on. With `force`, what it ran under a lease starts elsewhere when that has surely run out, all else at once.
+#[utoipa::path(delete, path = "/v1/hosts/{name}", tag = "hosts", params(("name" = String, Path), RemoveHost),
+    responses((status = 200, body = RemovedHost, description = "It was removed by force, with this"), (status = 204),
+        (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(crate) async fn delete_host(
     State(app): State<App>,
     caller: Caller,
     Named(name): Named<HostName>,
-) -> Answer<StatusCode> {
+    Asked(request): Asked<RemoveHost>,
+) -> Answer<Response> {
+    if request.restore && !request.force {
+        return Err(Refused::invalid("restore: only what a host that is removed by force held is restored"));
+    }
+    let (statuses, online) = (app.live.statuses(), app.live.online());
+    let others = elsewhere(&statuses, &online, &[name.clone()].into());
     let act = Act { who: &caller.who, action: "host-remove", object: format!("host/{name}") };
-    app.ledger
+    let (_, removed) = app
+        .ledger
         .change(&act, |cluster| {
-            if !cluster.hosts.contains_key(&name) {
-                return Err(Refused::not_found(format!("there is no host {name}")));
+            if !request.force {
+                refuse_holder(cluster, &name)?;
             }
-            let placed =
-                cluster.placements.iter().filter(|(_, p)| p.host == name).map(|(id, _)| id.to_string());
-            let held = cluster
-                .volumes
-                .iter()
-                .filter(|(_, volume)| volume.host.as_ref() == Some(&name))
-                .map(|((id, volume), _)| format!("volume {id}/{volume}"));
-            let holds: Vec<String> = placed.chain(held).take(8).collect();
-            if !holds.is_empty() {
-                return Err(Refused::conflict(format!(
-                    "host {name} holds {}: delete them first",
-                    holds.join(", ")
-                )));
-            }
-            let mut writes = Writes::default();
-            writes.delete(format!("hosts/{name}"));
-            writes.delete(format!("facts/{name}"));
-            writes.event(format!("host/{name}"), "host-removed", format!("host {name} was removed"));
-            Ok((writes, ()))
+            let reach = |image: &Digest| readiness::is_whole(others.iter().copied(), image);
+            let mut fresh = || uuid::Uuid::new_v4().to_string();
+            let (draft, removed) =
+                recovery::remove_host(cluster, &name, request.restore, &reach, &mut fresh)?;
+            let mut writes = Writes::of(draft);
+            writes.event(format!("host/{name}"), "host-removed", message(&name, request, &removed));
+            Ok((writes, removed))
         })
         .await?;
     app.live.forget(&name);
     app.wake();
-    Ok(StatusCode::NO_CONTENT)
+    Ok(if request.force { Json(removed).into_response() } else { StatusCode::NO_CONTENT.into_response() })
+}
+
+fn refuse_holder(cluster: &Cluster, name: &HostName) -> Answer<()> {
+    let placed = cluster.placements.iter().filter(|(_, p)| p.host == *name).map(|(id, _)| id.to_string());
+    let held = cluster
+        .volumes
+        .iter()
+        .filter(|(_, volume)| volume.host.as_ref() == Some(name))
+        .map(|((id, volume), _)| format!("volume {id}/{volume}"));
+    let holds: Vec<String> = placed.chain(held).take(8).collect();
+    if holds.is_empty() {
+        return Ok(());
+    }
+    Err(Refused::conflict(format!(
+        "host {name} holds {}: delete or move them first, or remove it by force if it will never come back",
+        holds.join(", ")
+    )))
+}
+
+fn message(name: &HostName, request: RemoveHost, removed: &RemovedHost) -> String {
+    if !request.force {
+        return format!("host {name} was removed");
+    }
+    format!(
+        "host {name} was removed by force: {} recovering, {} restored, {} afresh, lost volumes: {}",
+        removed.recovering.len(),
+        removed.restored.len(),
+        removed.afresh.len(),
+        if removed.lost_volumes.is_empty() { "none".to_owned() } else { removed.lost_volumes.join(", ") }
+    )
 }
