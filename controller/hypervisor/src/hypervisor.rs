@@ -155,6 +155,15 @@ pub enum HypervisorError {
         #[source]
         source: LibvirtError,
     },
+    /// A file cannot be made.
+    #[error("cannot make {}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why; it may be there already.
+        #[source]
+        source: std::io::Error,
+    },
     /// A file of saved memory cannot be used.
     #[error("cannot use the saved memory {}", file.display())]
     Saved {

@@ -10,7 +10,11 @@ use crate::hypervisor::{Hypervisor, HypervisorError, ours, refused};
 use crate::machine::{escape, path, push};
 use crate::native::Connection;
 use crate::stops::Stops;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use uuid::Uuid;
@@ -83,8 +87,10 @@ impl Snapshot {
             Some(_) => sys::VIR_DOMAIN_SNAPSHOT_CREATE_LIVE,
             None => sys::VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY,
         };
-        // All disks or none.
-        how | sys::VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC | sys::VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
+        // The files are there already; all disks or none.
+        how | sys::VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
+            | sys::VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
+            | sys::VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
     }
 
     /// Runs it; blocks.
@@ -97,20 +103,87 @@ impl Snapshot {
         let name = uuid.to_string();
         let xml = handle.get_xml_desc(0).map_err(|e| refused("look at", &name, e))?;
         let (state, _) = handle.get_state().map_err(|e| refused("look at", &name, e))?;
+        let active = active_files(&xml);
+        let mut made = self.make_files(handle)?;
         let stops = Stops::watch(connection, handle).map_err(|source| HypervisorError::Refused {
             what: "watch the processors of",
             name: name.clone(),
             source,
         })?;
-        let request = self.xml(active_files(&xml).into_keys());
-        let taken = DomainSnapshot::create_xml(handle, &request, self.flags());
+        // QEMU flushes disks while the guest stands still: what is on disk by then is no part of the pause.
+        for file in self.disks.iter().filter_map(|disk| active.get(&disk.target)) {
+            let _ = File::open(file).and_then(|file| file.sync_data());
+        }
+        let taken = DomainSnapshot::create_xml(handle, &self.xml(active.into_keys()), self.flags());
         let done = SystemTime::now();
-        taken.map_err(|e| refused("take a snapshot of", &name, e))?;
+        if let Err(error) = taken {
+            // What has one of the files now, or may have, keeps all of them.
+            let now = handle.get_xml_desc(0).map(|xml| active_files(&xml));
+            let used = now.map_or(true, |now| now.values().any(|file| made.0.contains(file)));
+            made.1 = used;
+            return Err(refused("take a snapshot of", &name, error));
+        }
+        made.1 = true;
         let stands = self.memory.is_some() && state == sys::VIR_DOMAIN_RUNNING;
         let stood = stops.stood(stands.then_some(RESUME_TIMEOUT));
         let at = stood.first.map_or(done, |first| SystemTime::UNIX_EPOCH + first);
         Ok(SnapshotTaken { at: if self.memory.is_some() { at } else { done }, pause: stood.length })
     }
+
+    /// Makes the files that shall become active: libvirt would make them while the guest stands still.
+    fn make_files(&self, handle: &Handle) -> Result<Made, HypervisorError> {
+        let mut made = Made(Vec::new(), false);
+        for path in &self.memory {
+            made.make(path)?;
+        }
+        for disk in &self.disks {
+            let info = handle
+                .get_block_info(&disk.target, 0)
+                .map_err(|e| refused("look at a disk of", &disk.target, e))?;
+            made.make(&disk.active)?;
+            make_qcow2(&disk.active, info.capacity)
+                .map_err(|source| HypervisorError::File { path: disk.active.clone(), source })?;
+        }
+        Ok(made)
+    }
+}
+
+/// Files that were made, and go when this does unless they are used.
+struct Made(Vec<PathBuf>, bool);
+
+impl Made {
+    /// One that is there already is somebody's.
+    fn make(&mut self, path: &Path) -> Result<(), HypervisorError> {
+        let made = File::options().write(true).create_new(true).mode(0o600).open(path);
+        made.map_err(|source| HypervisorError::File { path: path.to_owned(), source })?;
+        self.0.push(path.to_owned());
+        Ok(())
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        if !self.1 {
+            for path in &self.0 {
+                // It may be gone by libvirt's doing.
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+}
+
+/// An empty one that names nothing beneath it: chains are told by the domain's document.
+fn make_qcow2(path: &Path, bytes: u64) -> io::Result<()> {
+    let output = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2"])
+        .arg(path)
+        .arg(bytes.to_string())
+        .stdin(Stdio::null())
+        .output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("qemu-img: {}", String::from_utf8_lossy(&output.stderr).trim())))
 }
 
 impl Hypervisor {

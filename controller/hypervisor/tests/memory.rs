@@ -4,9 +4,7 @@
 mod counting_guest;
 mod private_libvirtd;
 
-use controller_hypervisor::{
-    Chain, DiskFile, Format, Machine, NewFile, Snapshot, Stop, Under, VolumeDisk,
-};
+use controller_hypervisor::{Chain, DiskFile, Format, Machine, NewFile, Snapshot, Stop, Under, VolumeDisk};
 use controller_pages::{difference, whole};
 use counting_guest::{counts, go_on, image, last, machine};
 use std::fs::File;
@@ -42,12 +40,9 @@ async fn memory_kept_as_a_difference_is_as_small_as_what_changed_and_a_guest_goe
 
     let open = |name: &str| File::open(host.at(name)).unwrap();
     let kept = host.at("second.difference");
-    let figures = difference(
-        &mut open("first.memory"),
-        &mut open("second.memory"),
-        &mut File::create(&kept).unwrap(),
-    )
-    .unwrap();
+    let figures =
+        difference(&mut open("first.memory"), &mut open("second.memory"), &mut File::create(&kept).unwrap())
+            .unwrap();
     assert!(figures.new_pages >= 64, "{figures:?}");
     assert!(figures.new_pages <= DIRTY_PAGES_MAX, "{figures:?}");
     // Besides them, what devices say that they did not say before: in all no more than 1.3 times what is dirty.
@@ -65,8 +60,7 @@ async fn memory_kept_as_a_difference_is_as_small_as_what_changed_and_a_guest_goe
         under
     };
     let volume: &VolumeDisk = &guest.volumes[0];
-    let other: Machine =
-        machine(&host, "other", under("vda", &guest.system), under("vdb", &volume.chain));
+    let other: Machine = machine(&host, "other", under("vda", &guest.system), under("vdb", &volume.chain));
     hypervisor.start_from(&other, &made).await.unwrap();
     go_on(&other, 100).await;
     let first = counts(&other)[0];

@@ -140,7 +140,7 @@ async fn disks_are_frozen_at_one_instant_while_the_guest_runs_on() {
 
     // A file that is there already is nobody's to overwrite: nothing happens.
     let refused = hypervisor.snapshot(uuid, &snapshot).await.unwrap_err();
-    assert!(matches!(refused, HypervisorError::Refused { .. }), "{refused:?}");
+    assert!(matches!(refused, HypervisorError::File { .. }), "{refused:?}");
     let half = Snapshot {
         disks: vec![
             NewFile { target: "vda".to_owned(), active: host.at("second.vda") },
@@ -150,6 +150,12 @@ async fn disks_are_frozen_at_one_instant_while_the_guest_runs_on() {
     };
     hypervisor.snapshot(uuid, &half).await.unwrap_err();
     assert!(!host.at("second.vda").exists(), "half of it happened");
+    // What libvirt refuses leaves no file either: it has each disk once.
+    let again = NewFile { target: "vda".to_owned(), active: host.at("third.vda") };
+    let twice = Snapshot { disks: vec![half.disks[0].clone(), again], ..half };
+    let refused = hypervisor.snapshot(uuid, &twice).await.unwrap_err();
+    assert!(matches!(refused, HypervisorError::Refused { .. }), "{refused:?}");
+    assert!(!host.at("second.vda").exists() && !host.at("third.vda").exists());
     let files = hypervisor.active_files(uuid).await.unwrap().unwrap();
     assert_eq!([&files["vda"], &files["vdb"]], [&snapshot.disks[0].active, &snapshot.disks[1].active]);
     go_on(&guest, 20).await;

@@ -119,7 +119,7 @@ pub(crate) fn count_in(file: &DiskFile) -> u32 {
         .args(["convert", "-q", "-U", "-O", "raw", "--image-opts"])
         .arg(match file.format {
             Format::Qcow2 => {
-                format!("driver=qcow2,backing=,file.driver=file,file.filename={}", file.path.display())
+                format!("driver=qcow2,file.driver=file,file.filename={}", file.path.display())
             }
             Format::Raw => format!("driver=raw,file.driver=file,file.filename={}", file.path.display()),
         })
