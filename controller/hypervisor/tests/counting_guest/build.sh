@@ -8,3 +8,4 @@ gcc -m32 -Os -ffreestanding -fno-pic -fno-stack-protector -fno-asynchronous-unwi
   -Wl,--build-id=none,-z,noexecstack -Wl,-Ttext=0x7e00 -Wl,--section-start=.boot=0x7c00 -Wl,-e,start \
   -o "$elf" counting_guest.S counting_guest.c
 objcopy -O binary -j .boot -j .text -j .rodata -j .data "$elf" counting_guest.bin
+chmod 644 counting_guest.bin
