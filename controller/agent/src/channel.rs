@@ -35,6 +35,8 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(2_500));
 /// Longest time one message may take to be handed over.
 const SEND_TIMEOUT: Duration = Duration::from_millis(SILENCE_MS_MAX);
+/// The last status is sent again if there was no other one for so long.
+const STATUS_PAUSE_MAX: Duration = Duration::from_millis(STATUS_INTERVAL_MS * 3 / 2);
 /// Messages waiting to be sent.
 const OUTBOX_MAX: usize = 64;
 /// Chunks from the controller a guest's console has not taken yet.
@@ -172,10 +174,12 @@ impl Session {
             facts: self.works.machine.facts(&self.works.config, &self.works.hypervisor).await,
         };
         send(&mut socket, text(&ToController::Hello(Box::new(hello)))?).await?;
+        self.works.leases.connected();
         self.status.mark_changed();
         let mut tick = tokio::time::interval(Duration::from_millis(STATUS_INTERVAL_MS));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
+        let mut told = Instant::now();
         let mut open = true;
         loop {
             take_events(events, kept);
@@ -197,6 +201,7 @@ impl Session {
                 changed = self.status.changed(), if open => {
                     open = changed.is_ok();
                     self.send_status(&mut socket).await?;
+                    told = Instant::now();
                 }
                 event = events.recv() => {
                     if let Ok(event) = event {
@@ -206,6 +211,11 @@ impl Session {
                 _ = tick.tick() => {
                     if heard.elapsed() > Duration::from_millis(SILENCE_MS_MAX) {
                         return Err(ChannelError::Silence);
+                    }
+                    // A pass that takes long must not cost a lease.
+                    if told.elapsed() > STATUS_PAUSE_MAX {
+                        self.send_status(&mut socket).await?;
+                        told = Instant::now();
                     }
                     // Its answer is how a controller that has nothing to say is heard.
                     send(&mut socket, Message::Ping(Vec::new().into())).await?;
@@ -217,7 +227,11 @@ impl Session {
     async fn send_status(&mut self, socket: &mut Socket) -> Result<(), ChannelError> {
         let status = self.status.borrow_and_update().1.clone();
         match status {
-            Some(status) => send(socket, text(&ToController::Status(Box::new(status)))?).await,
+            Some(mut status) => {
+                // The lease runs from before it is sent.
+                status.beat = self.works.leases.beat();
+                send(socket, text(&ToController::Status(Box::new(status)))?).await
+            }
             None => Ok(()),
         }
     }
@@ -227,7 +241,10 @@ impl Session {
             ToAgent::Desired(desired) => {
                 let generation = desired.generation;
                 match self.works.store.keep_desired(*desired) {
-                    Ok(true) => self.hint.now(),
+                    Ok(true) => {
+                        self.works.leases.told();
+                        self.hint.now();
+                    }
                     Ok(false) => {
                         tracing::warn!(%generation, "the controller sent an older document: ignored")
                     }
@@ -238,8 +255,11 @@ impl Session {
                     }
                 }
             }
-            // No host has a lease yet.
-            ToAgent::Heard { .. } => {}
+            ToAgent::Heard { beat, lease_ms } => {
+                if self.works.leases.heard(beat, lease_ms, self.works.store.is_kept()) {
+                    self.hint.now();
+                }
+            }
             ToAgent::LogTail { request, instance, bytes_max } => {
                 let (works, outbox) = (Arc::clone(&self.works), self.outbox.clone());
                 tokio::task::spawn_blocking(move || {

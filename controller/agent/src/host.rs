@@ -3,9 +3,11 @@
 use crate::channel;
 use crate::config::Config;
 use crate::facts;
+use crate::fence::Leases;
 use crate::health::{Listener, Run};
 use crate::layout::Layout;
-use crate::plan::{Key, Observed, ObservedDomain, Plan, Step, plan};
+use crate::lease::Leave;
+use crate::plan::{Key, Observed, ObservedDomain, Plan, Step, plan, wanted};
 use crate::status;
 use crate::store::Store;
 use crate::watch;
@@ -70,6 +72,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         controller,
         networks_taken: Mutex::default(),
         events: broadcast::Sender::new(EVENTS_MAX),
+        leases: Leases::open(&config.run_dir),
         gone: Mutex::default(),
         watches: Mutex::default(),
         config,
@@ -183,6 +186,7 @@ impl Reconciler for Host {
         };
         let mut seen = self.observe(&desired).await;
         seen.troubles.extend(not_kept);
+        seen.observed.leave = self.guard(&desired, &seen.observed);
         let plan = plan(&desired, &seen.observed);
         self.forget_problems(&seen.observed, &plan);
         for step in &plan.steps {
@@ -230,11 +234,23 @@ impl Host {
             networks: keep(networks, &mut silent),
             networks_taken,
             busy,
+            leave: Leave::default(),
             now_ms: unix_ms(),
         };
         let images =
             images.unwrap_or_default().into_iter().map(|(d, status)| (d.to_string(), status)).collect();
         Seen { observed, images, troubles: silent }
+    }
+
+    /// Writes down who runs under the lease, before anything of it is started. Not knowing what runs keeps them all.
+    fn guard(&self, desired: &HostDesired, observed: &Observed) -> Leave {
+        let leased = desired.instances.iter().filter(|instance| instance.leased);
+        let leased = leased.filter_map(|instance| instance.incarnation.parse().ok()).collect();
+        let gone = |guest: &Uuid| observed.domains.as_ref().is_some_and(|domains| !domains.contains_key(guest));
+        // One that is named, and needs no lease any more, is let go.
+        let free = |guest: &Uuid| wanted(desired, *guest).is_some_and(|instance| !instance.leased);
+        let alive = |guest: &Uuid| !free(guest) && (!gone(guest) || observed.records.contains_key(guest));
+        self.works.leases.guard(&leased, alive)
     }
 
     /// Every image here, with the piece maps of those an instance stands on.

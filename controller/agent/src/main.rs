@@ -40,6 +40,16 @@ enum Command {
         #[arg(long)]
         site: SiteName,
     },
+    /// Stops leased instances when their lease runs out; the agent starts this.
+    #[command(hide = true)]
+    Fence(Fence),
+}
+
+#[derive(Debug, clap::Args)]
+struct Fence {
+    /// The agent's run folder.
+    #[arg(long)]
+    run: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -67,6 +77,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Join { server, token, state, host, site }) => {
             let joined = runtime.block_on(join(&Join { server, token, state, host, site }))?;
             tracing::info!(role = joined.role, state = %joined.state.display(), "joined");
+            Ok(())
+        }
+        Some(Command::Fence(fence)) => {
+            controller_agent::fence::run(&fence.run);
             Ok(())
         }
         Some(Command::Run(run)) => start(&runtime, &run),

@@ -8,6 +8,8 @@
 //!      named no more, or under another incarnation: Remove, whatever it does; its ports go only after it
 //! ```
 
+use crate::fence;
+use crate::lease::Leave;
 use crate::store::{Naming, Record, Wires};
 use controller_api::agent::{DesiredInstance, DesiredStream, DesiredVolume, HostDesired};
 use controller_hypervisor::{DomainState, VOLUME_NAME_LEN_MAX};
@@ -79,6 +81,8 @@ pub(crate) enum Step {
     NoteEnd(InstanceId, Uuid),
     /// Its disk answers again.
     Resume(InstanceId, Uuid),
+    /// It runs without the lease that it needs.
+    Fence(InstanceId, Uuid),
     /// Stop it and remove all but its volumes.
     Remove(InstanceId, Uuid),
 }
@@ -94,7 +98,9 @@ impl Step {
                 Key::Volume(instance.clone(), name.clone())
             }
             Self::Start(desired, _) | Self::Adopt(desired, _) => Key::Instance(desired.id.clone()),
-            Self::NoteEnd(id, _) | Self::Resume(id, _) | Self::Remove(id, _) => Key::Instance(id.clone()),
+            Self::NoteEnd(id, _) | Self::Resume(id, _) | Self::Fence(id, _) | Self::Remove(id, _) => {
+                Key::Instance(id.clone())
+            }
         }
     }
 }
@@ -124,6 +130,8 @@ pub(crate) struct Observed {
     /// The document netd took last in this agent's life.
     pub(crate) networks_taken: Option<netd_api::Desired>,
     pub(crate) busy: BTreeSet<Key>,
+    /// What may be done with leased instances.
+    pub(crate) leave: Leave,
     pub(crate) now_ms: u64,
 }
 
@@ -326,7 +334,16 @@ fn start(plan: &mut Plan, desired: &HostDesired, instance: &DesiredInstance, obs
         return;
     };
     let record = observed.records.get(&incarnation);
-    match domains.get(&incarnation).map(|domain| domain.state) {
+    let state = domains.get(&incarnation).map(|domain| domain.state);
+    if instance.leased && !observed.leave.run {
+        let stopped = matches!(state, None | Some(DomainState::Stopped { .. }));
+        if !stopped || record.is_some_and(|record| record.started_ms.is_some() && !record.ended) {
+            plan.steps.push(Step::Fence(id.clone(), incarnation));
+        }
+        plan.waits.insert(id.clone(), fence::why_not(id));
+        return;
+    }
+    match state {
         Some(DomainState::PausedByIoError) => {
             if observed.exported.as_ref().is_some_and(|exported| exported.contains(&instance.image)) {
                 plan.steps.push(Step::Resume(id.clone(), incarnation));
@@ -365,6 +382,9 @@ fn waits(
         || observed.records.iter().any(|(other, record)| older(*other, &record.instance))
     {
         return Some("its earlier incarnation is being removed".to_owned());
+    }
+    if instance.leased && !observed.leave.start {
+        return Some(fence::why_not(&instance.id));
     }
     if let Some(pause) =
         record.and_then(|r| r.not_before_ms.checked_sub(observed.now_ms)).filter(|ms| *ms > 0)

@@ -61,6 +61,9 @@ fn desired_status(instance: &DesiredInstance, observed: &Observed, plan: &Plan) 
         None if observed.domains.is_none() && record.is_some_and(|r| r.started_ms.is_some() && !r.ended) => {
             (alive, wait)
         }
+        Some(DomainState::Stopped { .. }) | None if instance.leased && !observed.leave.run => {
+            (InstanceState::Stopped, wait)
+        }
         Some(DomainState::Stopped { .. }) | None => stopped(instance, record, domain, plan, wait),
     };
     status(&instance.id, instance.incarnation.clone(), record, state, reason)

@@ -182,6 +182,11 @@ impl Store {
         Ok(true)
     }
 
+    /// The newest document that came is the one that is acted on.
+    pub(crate) fn is_kept(&self) -> bool {
+        locked(&self.desired).waiting.is_none()
+    }
+
     /// Tries again to keep a document that the disk did not take; says why not.
     pub(crate) fn keep_waiting(&self) -> Option<String> {
         let (desired, _) = locked(&self.desired).waiting.clone()?;

@@ -3,7 +3,8 @@
 use crate::config::Config;
 use crate::config_disk::{ConfigDiskError, config_disk};
 use crate::facts;
-use crate::plan::{Step, note_end};
+use crate::fence::{self, Leases};
+use crate::plan::{Step, note_end, wanted};
 use crate::store::{Named, Naming, Record, Store, StoreError, Wires};
 use crate::stream::{self, Gone};
 use chassis::clock::unix_ms;
@@ -38,6 +39,8 @@ pub(crate) struct Works {
     pub(crate) controller: reqwest::Client,
     pub(crate) networks_taken: Mutex<Option<netd_api::Desired>>,
     pub(crate) events: broadcast::Sender<AgentEvent>,
+    /// What this host may do with leased instances.
+    pub(crate) leases: Leases,
     /// What instances that are gone had waited for.
     pub(crate) gone: Mutex<Gone>,
     /// How the watches of guests do.
@@ -75,6 +78,8 @@ pub(crate) enum WorkError {
     Incarnation,
     #[error("its disk still does not answer")]
     StillPaused,
+    #[error("{0}")]
+    NoLease(String),
 }
 
 impl Works {
@@ -92,6 +97,7 @@ impl Works {
             Step::Adopt(desired, wires) => self.adopt(&desired, wires),
             Step::NoteEnd(id, incarnation) => self.note_end(&id, incarnation),
             Step::Resume(id, incarnation) => self.resume(&id, incarnation).await,
+            Step::Fence(id, incarnation) => self.fence(&id, incarnation).await,
             Step::Remove(id, incarnation) => self.remove(&id, incarnation).await,
         }
     }
@@ -210,7 +216,8 @@ impl Works {
             record.ended = false;
         })?;
         let starts = record.as_ref().map_or(1, |record| record.starts);
-        self.hypervisor.start(&self.hardware(desired, incarnation, starts)).await?;
+        let hardware = self.hardware(desired, incarnation, starts);
+        self.under_lease(desired, incarnation, self.hypervisor.start(&hardware)).await?;
         self.store.change(incarnation, None, |record| record.failure = None)?;
         Ok(record)
     }
@@ -298,6 +305,37 @@ impl Works {
             return Err(WorkError::StillPaused);
         }
         tracing::info!(instance = %id, "goes on: its disk answers again");
+        Ok(())
+    }
+
+    /// Makes a guest run: a leased one only if it may, and not longer than that.
+    async fn under_lease(
+        &self,
+        desired: &DesiredInstance,
+        incarnation: Uuid,
+        start: impl Future<Output = Result<(), HypervisorError>>,
+    ) -> Result<(), WorkError> {
+        if !desired.leased {
+            return Ok(start.await?);
+        }
+        let named =
+            || self.store.desired().is_some_and(|document| wanted(&document, incarnation).is_some());
+        let no_lease = || WorkError::NoLease(fence::why_not(&desired.id));
+        let starting = self.leases.begin_start(named).ok_or_else(no_lease)?;
+        let started = start.await;
+        if !starting.may_run_on() {
+            fence::kill_guests(&[incarnation].into());
+            self.hypervisor.stop(incarnation, Stop::PowerOff).await?;
+            return Err(no_lease());
+        }
+        Ok(started?)
+    }
+
+    /// Its run is over, by no fault of its own.
+    async fn fence(&self, id: &InstanceId, incarnation: Uuid) -> Result<(), WorkError> {
+        self.hypervisor.stop(incarnation, Stop::PowerOff).await?;
+        self.store.change(incarnation, None, |record| record.ended = true)?;
+        self.tell(id, "instance-fenced", format!("{id} was stopped: the controller was not heard for its lease"));
         Ok(())
     }
 

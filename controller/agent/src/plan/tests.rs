@@ -146,6 +146,7 @@ impl World {
             networks_taken: self.taken.clone(),
             busy: BTreeSet::new(),
             now_ms: self.now_ms,
+            ..Observed::default()
         }
     }
 
