@@ -80,7 +80,7 @@ pub struct AttestationView {
     pub at_ms: u64,
 }
 
-/// Asks where instances would go. Nothing moves: the answers are stored as decisions.
+/// Asks where instances would go. The answers are stored as decisions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AskMoves {
@@ -90,12 +90,15 @@ pub struct AskMoves {
     /// Only for a rebalance: the least gain worth a move, as a share of the present host's score, 0 to 10; 0.1 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gain_min: Option<f64>,
+    /// They are sent there, alive, one after the other; otherwise nothing moves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub execute: bool,
 }
 
 /// Where instances would go.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MovesView {
-    /// Instances are where they were: this controller plans moves and does not carry them out.
+    /// The moves are ordered: `GET /v1/moves` says how far they are. If not, instances are where they were.
     pub executed: bool,
     /// Instances that were asked about, or are bound to their host.
     pub considered: u32,

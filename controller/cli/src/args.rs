@@ -86,7 +86,9 @@ pub(crate) enum Command {
     /// Whether a site could go on without the rest of the world
     #[command(subcommand)]
     Site(commands::site::Command),
-    /// Which instances would be better off on other hosts
+    /// Move running instances to other hosts
+    Move(commands::moving::Args),
+    /// Which instances would be better off on other hosts, and move them there
     Rebalance(commands::host::RebalanceArgs),
     /// Tokens for people and programs
     #[command(subcommand)]

@@ -27,6 +27,7 @@ impl Desk {
             public_names: vec!["127.0.0.1".into()],
             policies: "/nonexistent".into(),
             tracker_url: None,
+            moves_max: 4,
         };
         let shutdown = CancellationToken::new();
         let server = Server::bind(&config, shutdown.clone()).await.unwrap();

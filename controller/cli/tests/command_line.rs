@@ -198,6 +198,7 @@ fn the_list_of_commands_is_as_promised() {
             "delete",
             "wait",
             "host",
+            "move",
             "rebalance",
             "token",
             "policy",

@@ -17,6 +17,7 @@ use controller_api::interpose::{InterpositionSpec, MemberPort};
 use controller_api::network::{
     CaptureQuery, ExplainQuery, ExplanationView, FlowsView, NetworkView, TopologyView,
 };
+use controller_api::moving::{AskMove, MoveProgress};
 use controller_api::planned::{RefusalView, RolloutView, RolloutWord, ScheduleView};
 use controller_api::policy::{
     OnFailure, PutPolicy, PutTrustRoot, SetOnFailure, SetPolicySettings, ShadowReport, TrustName,
@@ -421,15 +422,39 @@ impl Client {
         self.answer(self.request(Method::DELETE, &format!("/v1/hosts/{name}/attestation"))).await
     }
 
-    /// Asks where a host's instances would go; nothing moves.
+    /// Asks where a host's instances would go, and sends them there if told to.
     pub async fn evacuation(&self, name: &HostName, ask: &AskMoves) -> Result<MovesView, ClientError> {
         let request = self.request(Method::POST, &format!("/v1/hosts/{name}/evacuation"));
         self.answer(request.json(ask)).await
     }
 
-    /// Asks which instances would be better off elsewhere; nothing moves.
+    /// Asks which instances would be better off elsewhere, and sends them there if told to.
     pub async fn rebalance(&self, ask: &AskMoves) -> Result<MovesView, ClientError> {
         self.answer(self.request(Method::POST, "/v1/rebalance").json(ask)).await
+    }
+
+    /// Guests on their way to other hosts, and the last move of each other one.
+    pub async fn moves(&self) -> Result<Vec<MoveProgress>, ClientError> {
+        self.get("/v1/moves").await
+    }
+
+    /// Moves a running instance to another host.
+    pub async fn move_instance(&self, id: &InstanceId, ask: &AskMove) -> Result<MovesView, ClientError> {
+        self.answer(self.request(Method::POST, &format!("/v1/instances/{id}/move")).json(ask)).await
+    }
+
+    /// Calls an instance's move off.
+    pub async fn cancel_move(&self, id: &InstanceId) -> Result<MoveProgress, ClientError> {
+        self.answer(self.request(Method::DELETE, &format!("/v1/instances/{id}/move"))).await
+    }
+
+    /// Moves all instances of a deployment.
+    pub async fn move_deployment(
+        &self,
+        name: &DeploymentName,
+        ask: &AskMove,
+    ) -> Result<MovesView, ClientError> {
+        self.answer(self.request(Method::POST, &format!("/v1/deployments/{name}/move")).json(ask)).await
     }
 
     /// All rollouts.

@@ -9,6 +9,7 @@ mod hosts;
 mod interpositions;
 mod membership;
 mod networks;
+mod moves;
 mod objects;
 mod planned;
 mod policies;
@@ -91,6 +92,9 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(hosts::rebalance))
         .routes(routes!(rollouts::list))
         .routes(routes!(rollouts::halt_all))
+        .routes(routes!(moves::list))
+        .routes(routes!(moves::instance, moves::cancel))
+        .routes(routes!(moves::deployment))
         .routes(routes!(rollouts::one))
         .routes(routes!(rollouts::pause))
         .routes(routes!(rollouts::resume))

@@ -31,6 +31,8 @@ pub(crate) struct Parts {
     pub(crate) tracker: Mutex<Tracker>,
     /// Announce URL.
     pub(crate) tracker_url: String,
+    /// Guests on their way at once.
+    pub(crate) moves_max: usize,
     pub(crate) state_dir: PathBuf,
     /// What guests read of each image.
     pub(crate) library: Library,

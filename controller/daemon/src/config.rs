@@ -23,6 +23,13 @@ pub struct Config {
     /// Announce URL; `https://FIRST_NAME:PORT/announce` if absent.
     #[serde(default)]
     pub tracker_url: Option<String>,
+    /// Guests that are on their way to other hosts at once; others wait.
+    #[serde(default = "default_moves_max")]
+    pub moves_max: usize,
+}
+
+fn default_moves_max() -> usize {
+    controller_model::moving::UNDER_WAY_MAX
 }
 
 fn default_state_dir() -> PathBuf {

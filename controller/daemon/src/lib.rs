@@ -28,6 +28,7 @@ mod metainfo;
 mod moves;
 mod networks;
 mod planned;
+mod moving;
 mod policies;
 mod problem;
 mod questions;

@@ -112,6 +112,7 @@ impl Server {
             policies,
             tracker: Mutex::new(Tracker::default()),
             tracker_url: config.tracker(address.port()),
+            moves_max: config.moves_max.max(1),
             state_dir: state_dir.clone(),
             library: Library::new(state_dir),
             filing: tokio::sync::Mutex::default(),

@@ -15,7 +15,7 @@ use crate::apply::Refusal;
 use crate::cluster::Cluster;
 use crate::draft::Draft;
 use crate::placement::Observed;
-use crate::{checkpoint, interpose, record};
+use crate::{checkpoint, interpose, record, update};
 use controller_api::agent::{HostStatus, InstanceState};
 use controller_api::life::{DesiredMove, MoveEnd, MoveState, MoveStatus};
 pub use controller_api::moving::{MoveCause, MovePhase};
@@ -181,6 +181,11 @@ pub fn request(
     }
     if let Some(why) = bound(cluster, id) {
         return Err(Refusal::Conflict(format!("{id} cannot move: {why}")));
+    }
+    if update::rolls(cluster, id) {
+        return Err(Refusal::Conflict(format!(
+            "{id} cannot move: a roll of it has begun: wait until it has ended"
+        )));
     }
     if !cluster.hosts.get(to).is_some_and(|host| host.role == "host") {
         return Err(Refusal::NotFound(format!("there is no host {to} that holds instances")));
@@ -365,6 +370,9 @@ fn leave_queue(
     if checkpoint::of(cluster, &id.deployment).any(|(_, checkpoint)| checkpoint.is_under_way()) {
         return waits(held, "a checkpoint of its deployment is being taken");
     }
+    if update::rolls(cluster, id) {
+        return waits(held, "a roll of it has begun");
+    }
     let under_way =
         || cluster.moves.values().filter(|other| !other.phase.is_over() && other.phase != MovePhase::Queued);
     let pair = |other: &Move| BTreeSet::from([other.from.clone(), other.to.clone()]);
@@ -400,6 +408,10 @@ fn step(cluster: &Cluster, id: &InstanceId, held: &Move, sight: Sight<'_>) -> Op
     }
     match held.phase {
         MovePhase::Preparing => prepare(held, to, sight.now_ms),
+        MovePhase::Moving | MovePhase::Stopping if !sight.online.contains(&held.from) => {
+            // If nothing comes in any more, it is over: who starts it elsewhere need not wait for this.
+            returning(held, Some(format!("{} is out of reach", held.from)), to)
+        }
         MovePhase::Moving | MovePhase::Stopping => travel(held, from, to, sight.now_ms),
         MovePhase::Returning => {
             let gone = !cluster.hosts.contains_key(&held.to);
@@ -456,16 +468,16 @@ fn travel(held: &Move, from: Option<&MoveStatus>, to: Option<&MoveStatus>, now_m
             let called_off = held.reason.clone().filter(|_| held.phase == MovePhase::Stopping);
             Some(failed(held, called_off.or_else(|| said.reason.clone()).unwrap_or_default(), now_ms))
         }
-        MoveState::Moving if is_interrupted(said) => returning(held, said, to),
+        MoveState::Moving if is_interrupted(said) => returning(held, said.reason.clone(), to),
         _ => None,
     }
 }
 
 /// Nobody moves it any more: if there is nothing of it at its target, that is cleared, and then it goes on where it was.
-fn returning(held: &Move, said: &MoveStatus, to: Option<&MoveStatus>) -> Option<Move> {
+fn returning(held: &Move, reason: Option<String>, to: Option<&MoveStatus>) -> Option<Move> {
     let nothing_there = to
         .is_some_and(|to| matches!(to.state, MoveState::Prepared | MoveState::Preparing | MoveState::Failed));
-    nothing_there.then(|| Move { phase: MovePhase::Returning, reason: said.reason.clone(), ..held.clone() })
+    nothing_there.then_some(Move { phase: MovePhase::Returning, reason, ..held.clone() })
 }
 
 fn switch(held: &Move, from: Option<&MoveStatus>, now_ms: u64) -> Move {

@@ -1,6 +1,6 @@
 //! `host`: list them, make a join token, join; say what they are and whether they take instances.
 
-mod moves;
+pub(crate) mod moves;
 mod removal;
 
 use super::Session;
@@ -84,16 +84,22 @@ pub(crate) enum Command {
         #[arg(long, conflicts_with = "note")]
         revoke: bool,
     },
-    /// A host is to be empty: it takes no new instances; with --dry-run only say where its own would go
+    /// Empty a host: it takes no new instances, and its own move to other hosts, alive
     #[command(
-        after_help = "This release says where instances would go and does not move them.\n\nExample:\n  collective host drain h1 --dry-run"
+        after_help = "The placement policies say where each instance goes; they move one after the other between two hosts, and\nrun on meanwhile. What cannot move is said with the reason, and stays. `collective host uncordon` ends it.\n\nExamples:\n  collective host drain h1 --dry-run\n  collective host drain h1"
     )]
     Drain {
         /// The host
         host: types::HostName,
         /// Ask the placement policies, and change nothing
-        #[arg(long)]
+        #[arg(long, conflicts_with = "no_wait")]
         dry_run: bool,
+        /// Do not wait until it is empty
+        #[arg(long)]
+        no_wait: bool,
+        /// How long to wait; what is on its way goes on
+        #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = time::duration)]
+        timeout: Duration,
     },
     /// Make this machine a host: ask for its certificate (run it on the machine, with a token from `host token`)
     #[command(
@@ -161,13 +167,18 @@ pub(crate) async fn run(session: &Session, command: &Command) -> Result<ExitCode
             };
             output::one(&mut out, &view, session.format, chassis::clock::unix_ms())?;
         }
-        Command::Drain { host, dry_run } => {
+        Command::Drain { host, dry_run, no_wait, timeout } => {
             if !dry_run {
                 session.client.set_service(host, HostService::Draining).await?;
-                super::note(format_args!("{host} takes no new instances; move its own by hand:"));
+                super::note(format_args!("{host} takes no new instances"));
             }
-            let view = session.client.evacuation(host, &AskMoves::default()).await?;
+            let ask = AskMoves { execute: !dry_run, ..AskMoves::default() };
+            let view = session.client.evacuation(host, &ask).await?;
             moves::show(&mut out, &view, session.format)?;
+            if !dry_run {
+                let wait = (!no_wait).then_some(*timeout);
+                return super::moving::follow(session, &view, wait).await;
+            }
         }
         Command::Join(args) => return join(args),
     }
@@ -196,15 +207,21 @@ fn labels_of(words: &[String]) -> Result<ChangeLabels, Failure> {
     Ok(change)
 }
 
-/// Which instances would be better off on other hosts
+/// Which instances would be better off on other hosts, and move them there
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "This release says where instances would go and does not move them; the answers are stored as decisions\n(collective get decisions).\n\nExample:\n  collective rebalance --dry-run --gain 0.2"
+    after_help = "The answers are stored as decisions (collective get decisions).\n\nExamples:\n  collective rebalance --dry-run --gain 0.2\n  collective rebalance --execute --moves 3"
 )]
 pub(crate) struct RebalanceArgs {
-    /// Ask the placement policies, and change nothing: the only way there is
-    #[arg(long, required = true)]
+    /// Ask the placement policies, and change nothing
+    #[arg(long, required_unless_present = "execute", conflicts_with = "execute")]
     dry_run: bool,
+    /// Move them, alive, one after the other between two hosts
+    #[arg(long)]
+    execute: bool,
+    /// How long to wait; what is on its way goes on
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = time::duration)]
+    timeout: Duration,
     /// Most moves, 1 to 1000
     #[arg(long, value_name = "COUNT", default_value_t = 10)]
     moves: u32,
@@ -214,10 +231,13 @@ pub(crate) struct RebalanceArgs {
 }
 
 pub(crate) async fn rebalance(session: &Session, args: &RebalanceArgs) -> Result<ExitCode, Failure> {
-    let ask = AskMoves { moves_max: Some(args.moves), gain_min: Some(args.gain) };
+    let ask = AskMoves { moves_max: Some(args.moves), gain_min: Some(args.gain), execute: args.execute };
     let view = session.client.rebalance(&ask).await?;
     moves::show(&mut std::io::stdout(), &view, session.format)?;
-    Ok(ExitCode::SUCCESS)
+    if args.dry_run {
+        return Ok(ExitCode::SUCCESS);
+    }
+    super::moving::follow(session, &view, Some(args.timeout)).await
 }
 
 /// The agent knows how to join; this is its command under the name people look for.

@@ -16,6 +16,7 @@ pub(crate) mod interpose;
 pub(crate) mod logs;
 pub(crate) mod network;
 pub(crate) mod playground;
+pub(crate) mod moving;
 pub(crate) mod policy;
 pub(crate) mod site;
 pub(crate) mod stream;
@@ -70,6 +71,7 @@ pub(crate) async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Audit(args) => audit::run(&session()?, args).await,
         Command::Logs(args) => logs::run(&session()?, args).await,
         Command::Console(args) => console::run(&session()?, args).await,
+        Command::Move(args) => moving::run(&session()?, args).await,
         Command::Stream(args) => stream::run(&session()?, args).await,
         Command::Network(command) => network::run(&session()?, command).await,
         Command::Interpose(args) => interpose::run(&session()?, args).await,

@@ -119,26 +119,28 @@ pub(crate) async fn revoke_attestation(
     .await
 }
 
-/// Asks where a host's instances would go if it were to be empty. Nothing moves: the answers are stored as decisions.
+/// Asks where a host's instances would go if it were to be empty, and sends them there if told to. The answers are stored
+/// as decisions.
 #[utoipa::path(post, path = "/v1/hosts/{name}/evacuation", tag = "hosts", params(("name" = String, Path)),
     request_body = AskMoves,
     responses((status = 200, body = MovesView), (status = 404, body = Problem), (status = 422, body = Problem)))]
 pub(crate) async fn evacuation(
     State(app): State<App>,
-    _caller: Caller,
+    caller: Caller,
     Named(name): Named<HostName>,
     Body(request): Body<AskMoves>,
 ) -> Answer<Json<MovesView>> {
-    moves::evacuation(&app, &name, &request).await.map(Json)
+    moves::evacuation(&app, &caller, &name, &request).await.map(Json)
 }
 
-/// Asks which instances would be better off elsewhere. Nothing moves: the answers are stored as decisions.
+/// Asks which instances would be better off elsewhere, and sends them there if told to. The answers are stored as
+/// decisions.
 #[utoipa::path(post, path = "/v1/rebalance", tag = "hosts", request_body = AskMoves,
     responses((status = 200, body = MovesView), (status = 422, body = Problem)))]
 pub(crate) async fn rebalance(
     State(app): State<App>,
-    _caller: Caller,
+    caller: Caller,
     Body(request): Body<AskMoves>,
 ) -> Answer<Json<MovesView>> {
-    moves::rebalance(&app, &request).await.map(Json)
+    moves::rebalance(&app, &caller, &request).await.map(Json)
 }

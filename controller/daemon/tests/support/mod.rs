@@ -58,6 +58,7 @@ pub async fn start(state: &Path, policies: PathBuf) -> Running {
         public_names: vec!["127.0.0.1".into(), "localhost".into()],
         policies,
         tracker_url: None,
+        moves_max: 4,
     };
     config.check().unwrap();
     let shutdown = CancellationToken::new();
@@ -160,6 +161,7 @@ impl Agent {
             disk_total_bytes: 64 << 30,
             accelerator: "tcg".into(),
             underlay_address: Some(underlay.parse().unwrap()),
+            move_address: Some(format!("{underlay}:4250").parse().unwrap()),
             ..HostFacts::default()
         };
         let hello = Hello { protocol: PROTOCOL, generation: types::Generation(generation), facts };

@@ -195,6 +195,19 @@ fn a_source_that_cannot_say_who_has_the_guest_is_released_only_once_its_target_i
 }
 
 #[test]
+fn a_move_whose_source_is_out_of_reach_ends_once_nothing_of_it_is_at_its_target() {
+    let cluster = on_its_way();
+    let only = [host("h2")].into();
+    let coming = says(&cluster, "h2", Some((MoveState::Moving, None)), true);
+    assert_eq!(phase(&settled(&cluster, &[("h2", coming)], &only)), MovePhase::Moving);
+    let nothing = says(&cluster, "h2", Some((MoveState::Prepared, None)), true);
+    let cluster = settled(&cluster, &[("h2", nothing)], &only);
+    assert_eq!(phase(&cluster), MovePhase::Returning);
+    let cluster = settled(&cluster, &[("h2", says(&cluster, "h2", None, false))], &only);
+    assert_eq!((phase(&cluster), &cluster.placements[&id()].host), (MovePhase::Failed, &host("h1")));
+}
+
+#[test]
 fn a_target_that_has_the_guest_keeps_it_whatever_its_source_says() {
     for source in [Some((MoveState::Moving, Some("killed"))), Some((MoveState::Failed, Some("no"))), None] {
         let cluster = on_its_way();

@@ -29,7 +29,8 @@ fn table(out: &mut impl Write, view: &MovesView, wide: bool) -> Result<(), Failu
     }
     let nowhere = view.moves.iter().filter(|planned| planned.to.is_none()).count();
     let stay = if nowhere > 0 { format!(", {nowhere} of them cannot go") } else { String::new() };
-    writeln!(out, "\n{} of {} instances{stay}; nothing was moved", view.moves.len(), view.considered)?;
+    let done = if view.executed { "the others are on their way" } else { "nothing was moved" };
+    writeln!(out, "\n{} of {} instances{stay}; {done}", view.moves.len(), view.considered)?;
     Ok(())
 }
 
