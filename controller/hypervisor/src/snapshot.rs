@@ -16,6 +16,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, SystemTime};
 use uuid::Uuid;
 use virt::domain::Domain as Handle;
@@ -24,6 +25,9 @@ use virt_sys as sys;
 
 /// How long QEMU's word that the guest runs again may take after libvirt's.
 const RESUME_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Between two flushes of memory that is being saved.
+const FLUSH_PAUSE: Duration = Duration::from_millis(5);
 
 /// What shall be frozen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,7 +118,9 @@ impl Snapshot {
         for file in self.disks.iter().filter_map(|disk| active.get(&disk.target)) {
             let _ = File::open(file).and_then(|file| file.sync_data());
         }
-        let taken = DomainSnapshot::create_xml(handle, &self.xml(active.into_keys()), self.flags());
+        let request = self.xml(active.into_keys());
+        let taken =
+            flushing(self.memory.as_deref(), || DomainSnapshot::create_xml(handle, &request, self.flags()));
         let done = SystemTime::now();
         if let Err(error) = taken {
             // What has one of the files now, or may have, keeps all of them.
@@ -133,7 +139,7 @@ impl Snapshot {
     /// Makes the files that shall become active: libvirt would make them while the guest stands still.
     fn make_files(&self, handle: &Handle) -> Result<Made, HypervisorError> {
         let mut made = Made(Vec::new(), false);
-        for path in &self.memory {
+        if let Some(path) = &self.memory {
             made.make(path)?;
         }
         for disk in &self.disks {
@@ -146,6 +152,24 @@ impl Snapshot {
         }
         Ok(made)
     }
+}
+
+/// Runs `f` while a file that it writes is brought to disk again and again: libvirt does that once, at its end, with the
+/// guest standing still.
+fn flushing<T>(file: Option<&Path>, f: impl FnOnce() -> T) -> T {
+    let Some(file) = file.and_then(|path| File::open(path).ok()) else { return f() };
+    std::thread::scope(|scope| {
+        let (ended, end) = channel::<()>();
+        scope.spawn(move || {
+            while end.recv_timeout(FLUSH_PAUSE) == Err(RecvTimeoutError::Timeout) {
+                // libvirt's own flush is the one that counts.
+                let _ = file.sync_data();
+            }
+        });
+        let result = f();
+        drop(ended);
+        result
+    })
 }
 
 /// Files that were made, and go when this does unless they are used.

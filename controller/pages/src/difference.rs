@@ -55,6 +55,9 @@ pub enum DifferenceError {
         /// So many.
         len: u64,
     },
+    /// It makes more than there can be.
+    #[error("it makes more than {0} bytes, which was the most that it may")]
+    TooLong(u64),
     /// What was made is not what was saved.
     #[error("what it makes is not what was saved: one of the two files is damaged, or not the right one")]
     Digest,
@@ -100,7 +103,8 @@ pub fn difference(
     Ok(figures)
 }
 
-/// Makes the memory that a difference stands for, of the same previous file.
+/// Makes the memory that a difference stands for, of the same previous file: `bytes_max` at most, for a few bytes can name
+/// many.
 ///
 /// # Errors
 /// [`DifferenceError`]; what was written so far is of no use.
@@ -108,6 +112,7 @@ pub fn whole(
     previous: &mut (impl Read + Seek),
     difference: &mut impl Read,
     to: &mut impl Write,
+    bytes_max: u64,
 ) -> Result<(), DifferenceError> {
     if take::<16>(difference)? != *MAGIC {
         return Err(DifferenceError::Magic);
@@ -118,12 +123,14 @@ pub fn whole(
         match part {
             LITERAL => {
                 let len = u64::from(u32::from_le_bytes(take(difference)?));
+                made.has_room(len, bytes_max)?;
                 if io::copy(&mut difference.take(len), &mut made)? < len {
                     return Err(DifferenceError::Short);
                 }
             }
             COPY => {
                 let [offset, len] = [take(difference)?, take(difference)?].map(u64::from_le_bytes);
+                made.has_room(len, bytes_max)?;
                 previous.seek(SeekFrom::Start(offset))?;
                 if io::copy(&mut previous.take(len), &mut made)? < len {
                     return Err(DifferenceError::Previous { offset, len });
@@ -251,6 +258,13 @@ struct Digesting<'a, W> {
     to: &'a mut W,
     digest: Sha256,
     len: u64,
+}
+
+impl<W> Digesting<'_, W> {
+    fn has_room(&self, len: u64, bytes_max: u64) -> Result<(), DifferenceError> {
+        let fits = self.len.checked_add(len).is_some_and(|after| after <= bytes_max);
+        if fits { Ok(()) } else { Err(DifferenceError::TooLong(bytes_max)) }
+    }
 }
 
 impl<W: Write> Write for Digesting<'_, W> {

@@ -3,12 +3,15 @@ use crate::split::tests::stream;
 use proptest::prelude::*;
 use std::io::Cursor;
 
+/// More than any file here has.
+const BYTES_MAX: u64 = 64 << 20;
+
 fn there_and_back(previous: &[u8], next: &[u8]) -> (Figures, Vec<u8>) {
     let mut kept = Vec::new();
     let figures = difference(&mut Cursor::new(previous), &mut &next[..], &mut kept).unwrap();
     assert_eq!(figures.written_bytes, kept.len() as u64);
     let mut made = Vec::new();
-    whole(&mut Cursor::new(previous), &mut kept.as_slice(), &mut made).unwrap();
+    whole(&mut Cursor::new(previous), &mut kept.as_slice(), &mut made, BYTES_MAX).unwrap();
     assert!(made == next, "another file was made");
     (figures, kept)
 }
@@ -43,7 +46,7 @@ fn another_previous_file_and_a_damaged_one_are_noticed() {
     let after = stream(&[pages(50, |page| page == 7)]);
     let (_, kept) = there_and_back(&before, &after);
     let make = |previous: &[u8], kept: &[u8]| {
-        whole(&mut Cursor::new(previous), &mut &kept[..], &mut Vec::new()).unwrap_err()
+        whole(&mut Cursor::new(previous), &mut &kept[..], &mut Vec::new(), BYTES_MAX).unwrap_err()
     };
     let mut other = before.clone();
     other[before.len() / 2] ^= 1;
@@ -57,12 +60,24 @@ fn another_previous_file_and_a_damaged_one_are_noticed() {
 }
 
 #[test]
+fn it_makes_no_more_than_it_may() {
+    let before = stream(&[pages(50, |_| false)]);
+    let (figures, kept) = there_and_back(&before, &before);
+    let make = |bytes_max| {
+        whole(&mut Cursor::new(&before), &mut kept.as_slice(), &mut Vec::new(), bytes_max)
+            .map_err(|e| e.to_string())
+    };
+    assert_eq!(make(figures.whole_bytes), Ok(()));
+    assert!(make(figures.whole_bytes - 1).unwrap_err().contains("makes more than"));
+}
+
+#[test]
 fn zeros_after_its_end_are_not_read() {
     let before = stream(&[pages(5, |_| false)]);
     let (_, mut kept) = there_and_back(&before, &before);
     kept.resize(kept.len().next_multiple_of(512), 0);
     let mut made = Vec::new();
-    whole(&mut Cursor::new(&before), &mut kept.as_slice(), &mut made).unwrap();
+    whole(&mut Cursor::new(&before), &mut kept.as_slice(), &mut made, BYTES_MAX).unwrap();
     assert!(made == before);
 }
 
@@ -88,6 +103,6 @@ proptest! {
     #[test]
     fn no_difference_makes_it_panic(kept in proptest::collection::vec(any::<u8>(), 0..300)) {
         let kept = [MAGIC.as_slice(), &kept].concat();
-        let _ = whole(&mut Cursor::new(vec![7; 100]), &mut kept.as_slice(), &mut Vec::new());
+        let _ = whole(&mut Cursor::new(vec![7; 100]), &mut kept.as_slice(), &mut Vec::new(), BYTES_MAX);
     }
 }

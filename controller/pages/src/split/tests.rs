@@ -27,7 +27,7 @@ pub(crate) fn stream(passes: &[Vec<(u64, u8)>]) -> Vec<u8> {
             let name: &[u8] = if at == 0 { b"\x06pc.ram" } else { b"" };
             let goes_on = if at == 0 { 0 } else { FLAG_CONTINUE };
             let flag = if *fill == 0 { FLAG_ZERO } else { FLAG_PAGE };
-            bytes.extend((page * 4096 | flag | goes_on).to_be_bytes());
+            bytes.extend(((page * 4096) | flag | goes_on).to_be_bytes());
             bytes.extend(name);
             bytes.resize(bytes.len() + if *fill == 0 { 1 } else { 4096 }, *fill);
         }
