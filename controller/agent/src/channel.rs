@@ -5,7 +5,7 @@ use chassis::reconcile::Hint;
 use chassis::telemetry::chain;
 use chassis::unix_http::CallError;
 use controller_api::agent::{
-    AgentEvent, Hello, HostStatus, PROTOCOL, SILENCE_MS_MAX, STATUS_INTERVAL_MS, ToAgent, ToController,
+    AgentEvent, Hello, HostFacts, HostStatus, PROTOCOL, SILENCE_MS_MAX, STATUS_INTERVAL_MS, ToAgent, ToController,
 };
 use controller_hypervisor::{ConsoleWriter, HypervisorError};
 use futures::{SinkExt as _, StreamExt as _};
@@ -168,10 +168,11 @@ impl Session {
         events: &mut broadcast::Receiver<AgentEvent>,
         kept: &mut VecDeque<AgentEvent>,
     ) -> Result<(), ChannelError> {
+        let facts = self.works.machine.facts(&self.works.config, &self.works.hypervisor).await;
         let hello = Hello {
             protocol: PROTOCOL,
             generation: self.works.store.desired().map(|desired| desired.generation).unwrap_or_default(),
-            facts: self.works.machine.facts(&self.works.config, &self.works.hypervisor).await,
+            facts: HostFacts { move_address: self.works.moves.address(), ..facts },
         };
         send(&mut socket, text(&ToController::Hello(Box::new(hello)))?).await?;
         self.works.leases.connected();

@@ -1,7 +1,7 @@
 //! The agent's configuration file.
 
 use serde::Deserialize;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use types::ByteSize;
 
@@ -34,6 +34,9 @@ pub struct Config {
     pub nbd_socket: PathBuf,
     /// Address other hosts reach this one by.
     pub underlay_address: IpAddr,
+    /// Where guests of other hosts come in when they move here; port 4250 of the underlay address if absent.
+    #[serde(default)]
+    pub move_listen: Option<SocketAddr>,
     /// Memory kept for the host itself.
     #[serde(default = "memory_reserved")]
     pub memory_reserved: ByteSize,

@@ -23,8 +23,10 @@ use uuid::Uuid;
 
 /// Longest time between two looks at the file.
 const LOOK_MS: u64 = 250;
-/// While guests without a lease are there, or may still come.
+/// While guests without a lease are there, or were a little while ago.
 const KILL_MS: u64 = 50;
+/// What that little while is.
+const EAGER_MS: u64 = 10_000;
 /// So long after it last had something to do it ends.
 const IDLE_MS: u64 = 60_000;
 /// How long a new process waits for the lock: its starter may be trying it.
@@ -250,6 +252,9 @@ pub fn run(run: &Path) {
         let read = files.read(&boot);
         let (read, lost) = (read.clone().unwrap_or(orders), read.is_none());
         orders = read;
+        if lost && emulators(&orders.guests).is_empty() {
+            return;
+        }
         let now = now_ms();
         let until_ms = orders.until_ms.unwrap_or(0);
         if now < until_ms {
@@ -258,23 +263,29 @@ pub fn run(run: &Path) {
         }
         if kill_guests(&orders.guests) > 0 {
             busy_ms = now;
-        } else if lost || now.saturating_sub(until_ms.max(busy_ms)) > IDLE_MS {
-            return;
         }
-        pause(KILL_MS);
+        match now.saturating_sub(until_ms.max(busy_ms)) {
+            0..=EAGER_MS => pause(KILL_MS),
+            0..=IDLE_MS => pause(LOOK_MS),
+            _ => return,
+        }
     }
 }
 
 /// Kills the emulators of these guests; says how many there were.
 pub(crate) fn kill_guests(guests: &BTreeSet<Uuid>) -> usize {
-    if guests.is_empty() {
-        return 0;
-    }
-    let Ok(processes) = std::fs::read_dir("/proc") else { return 0 };
-    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let theirs = pids.filter(|pid| emulated(*pid).is_some_and(|guest| guests.contains(&guest)));
     // One that has ended meanwhile is none any more.
-    theirs.filter(|pid| kill(Pid::from_raw(*pid), Signal::SIGKILL).is_ok()).count()
+    emulators(guests).into_iter().filter(|pid| kill(Pid::from_raw(*pid), Signal::SIGKILL).is_ok()).count()
+}
+
+/// The processes of these guests.
+fn emulators(guests: &BTreeSet<Uuid>) -> Vec<i32> {
+    if guests.is_empty() {
+        return Vec::new();
+    }
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| emulated(*pid).is_some_and(|guest| guests.contains(&guest))).collect()
 }
 
 /// The guest that a process emulates, by the `-uuid` that libvirt starts it with.

@@ -1,13 +1,18 @@
 //! The agent's wiring: observe, plan, start the steps, report. One loop; the steps run beside it.
 
 use crate::channel;
+use crate::chain::CaptureId;
 use crate::config::Config;
+use crate::dirty::Written;
+use crate::disks::Disks;
 use crate::facts;
 use crate::fence::Leases;
 use crate::health::{Listener, Run};
 use crate::layout::Layout;
 use crate::lease::Leave;
-use crate::plan::{Key, Observed, ObservedDomain, Plan, Step, plan, wanted};
+use crate::moving::{self, Moves};
+use crate::plan::captures::id_of;
+use crate::plan::{Fetched, Key, Observed, ObservedDomain, Plan, Step, plan, wanted};
 use crate::status;
 use crate::store::Store;
 use crate::watch;
@@ -17,11 +22,12 @@ use chassis::clock::unix_ms;
 use chassis::reconcile::{self, Hint, Pass, Reconciler};
 use chassis::telemetry::chain;
 use chassis::tls::{Identity, client_config};
+use controller_api::life::CaptureStep;
 use controller_api::agent::{HostDesired, HostStatus, InstanceState, STATUS_INTERVAL_MS};
 use controller_hypervisor::{DomainState, Hypervisor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use streamer_api::ImageStatus;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +43,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 /// Events kept for a controller that is away.
 const EVENTS_MAX: usize = 1024;
+/// How often guests are asked what they have written.
+const WRITTEN_PAUSE: Duration = Duration::from_secs(5);
 /// A serial log larger than this is emptied: a guest must not fill the disk.
 const CONSOLE_LOG_BYTES_MAX: u64 = 16 << 20;
 
@@ -49,6 +57,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         .with_context(|| format!("cannot make folders in {}", config.state_dir.display()))?;
     let _lock = lock(&layout)?;
     let identity = Identity::load(&config.identity.ca, &config.identity.cert, &config.identity.key)?;
+    let (moves, entrance) = Moves::listen(&config, &identity).await?;
     let tls = client_config(identity)?;
     let controller =
         reqwest::Client::builder().tls_backend_preconfigured(tls.clone()).https_only(true).build()?;
@@ -65,13 +74,17 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     );
     let works = Arc::new(Works {
         machine,
-        store: Store::open(layout)?,
+        // What is half-removed goes first.
+        store: Store::open(layout.clone())?,
+        disks: Disks::open(layout)?,
+        written: Written::default(),
         hypervisor: Hypervisor::connect(&config.libvirt_uri)?,
         netd: netd_client::Client::new(&config.netd_socket),
         streamer: streamer_client::Client::new(&config.streamer_socket),
         controller,
         networks_taken: Mutex::default(),
         events: broadcast::Sender::new(EVENTS_MAX),
+        moves,
         leases: Leases::open(&config.run_dir),
         gone: Mutex::default(),
         watches: Mutex::default(),
@@ -86,6 +99,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         tasks: TaskTracker::new(),
         hint: Arc::default(),
         listener: Listener::new(ready_sender),
+        holds: BTreeMap::new(),
+        written_at: None,
     };
     let (tasks, hint_cell) = (host.tasks.clone(), Arc::clone(&host.hint));
     let handle = reconcile::spawn(host, shutdown.clone());
@@ -95,6 +110,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     hint.now();
     tokio::spawn(forward_hints(Arc::clone(&works), hint.clone(), ready));
     let watching = tokio::spawn(watch::run(Arc::clone(&works), hint.clone(), shutdown.clone()));
+    if let Some(entrance) = entrance {
+        tokio::spawn(moving::serve(Arc::clone(&works), entrance, shutdown.clone()));
+    }
     let channel = channel::run(works, tls, handle.status.clone(), events, hint, shutdown.clone());
     let channel = tokio::spawn(channel);
     shutdown.cancelled().await;
@@ -160,6 +178,10 @@ struct Host {
     tasks: TaskTracker,
     hint: Arc<OnceLock<Hint>>,
     listener: Listener,
+    /// Since when each capture has been told to be at its step.
+    holds: BTreeMap<(CaptureId, CaptureStep), Instant>,
+    /// When the guests were last asked what they have written.
+    written_at: Option<Instant>,
 }
 
 /// What is, in the plan's words and in the status's.
@@ -187,19 +209,23 @@ impl Reconciler for Host {
         let mut seen = self.observe(&desired).await;
         seen.troubles.extend(not_kept);
         seen.observed.leave = self.guard(&desired, &seen.observed);
+        (seen.observed.moving, seen.observed.arrived) =
+            moving::pass(&self.works, &desired, &seen.observed, &self.hint).await;
         let plan = plan(&desired, &seen.observed);
         self.forget_problems(&seen.observed, &plan);
         for step in &plan.steps {
             self.begin(step.clone());
         }
         self.listen(&seen.observed);
+        self.hear_written(&seen.observed);
         self.bound_logs(&seen.observed);
         Pass { status: self.status(&desired, seen, &plan), retry_after: None }
     }
 }
 
 impl Host {
-    async fn observe(&self, desired: &HostDesired) -> Seen {
+    async fn observe(&mut self, desired: &HostDesired) -> Seen {
+        let held_ms = self.held_ms(desired);
         // What is busy is read before the rest: a step that ends meanwhile is looked at again in the next pass.
         let busy = locked(&self.busy).clone();
         let networks_taken = locked(&self.works.networks_taken).clone();
@@ -221,11 +247,18 @@ impl Host {
             domains.into_iter().map(pair).collect()
         });
         let images = keep(images, &mut silent);
-        let volumes = keep(works.store.volumes().map_err(|e| chain(&e).to_string()), &mut silent);
+        let files = keep(works.disks.files().map_err(|e| chain(&e).to_string()), &mut silent);
         let observed = Observed {
             domains,
             records: works.store.records(),
-            volumes: volumes.unwrap_or_default(),
+            volumes: works.disks.volumes(),
+            chains: works.disks.chains(),
+            captures: works.disks.captures(),
+            held_ms,
+            files: files.unwrap_or_default(),
+            images: works.disks.images(),
+            fetched: fetched(works, desired),
+            dirty_bytes: works.dirty_bytes(),
             exported: images.as_ref().map(|images| images.keys().copied().collect()),
             named: works.store.named(),
             // If it does not answer at all, that is said above.
@@ -235,6 +268,8 @@ impl Host {
             networks_taken,
             busy,
             leave: Leave::default(),
+            moving: BTreeSet::new(),
+            arrived: BTreeSet::new(),
             now_ms: unix_ms(),
         };
         let images =
@@ -249,8 +284,36 @@ impl Host {
         let gone = |guest: &Uuid| observed.domains.as_ref().is_some_and(|domains| !domains.contains_key(guest));
         // One that is named, and needs no lease any more, is let go.
         let free = |guest: &Uuid| wanted(desired, *guest).is_some_and(|instance| !instance.leased);
-        let alive = |guest: &Uuid| !free(guest) && (!gone(guest) || observed.records.contains_key(guest));
+        let alive = |guest: &Uuid| {
+            !free(guest) && (!gone(guest) || observed.records.contains_key(guest))
+        };
         self.works.leases.guard(&leased, alive)
+    }
+
+    /// For how long each capture has been told to be at its step.
+    fn held_ms(&mut self, desired: &HostDesired) -> BTreeMap<(CaptureId, CaptureStep), u64> {
+        let told: BTreeSet<(CaptureId, CaptureStep)> =
+            desired.captures.iter().filter_map(|capture| Some((id_of(capture)?, capture.step))).collect();
+        self.holds.retain(|key, _| told.contains(key));
+        let now = Instant::now();
+        let since = told.into_iter().map(|key| {
+            let since = *self.holds.entry(key.clone()).or_insert(now);
+            (key, u64::try_from((now - since).as_millis()).unwrap_or(u64::MAX))
+        });
+        since.collect()
+    }
+
+    /// Asks the guests that run what they have written, now and then.
+    fn hear_written(&mut self, observed: &Observed) {
+        let Some(domains) = &observed.domains else { return };
+        if self.written_at.is_some_and(|at| at.elapsed() < WRITTEN_PAUSE) {
+            return;
+        }
+        self.written_at = Some(Instant::now());
+        let running = domains.iter().filter(|(_, domain)| domain.state == DomainState::Running);
+        let running: Vec<Uuid> = running.map(|(incarnation, _)| *incarnation).collect();
+        let works = Arc::clone(&self.works);
+        self.tasks.spawn(async move { works.hear_written(&running).await });
     }
 
     /// Every image here, with the piece maps of those an instance stands on.
@@ -352,11 +415,12 @@ impl Host {
         let mut problems: Vec<String> = troubles;
         problems.extend(plan.refusals.iter().map(|(id, refusal)| format!("instance {id}: {refusal}")));
         problems.extend(locked(&self.problems).values().cloned());
+        let captures = status::captures(desired, &observed, &locked(&self.problems));
         let given: u64 = desired.instances.iter().map(|instance| instance.memory.0).sum();
         let leaving = instances.iter().any(|instance| instance.state == InstanceState::Removing);
         HostStatus {
             generation: desired.generation,
-            converged: problems.is_empty() && !leaving && status::converged(&observed, plan, &instances),
+            converged: problems.is_empty() && !leaving && status::converged(desired, &observed, plan, &instances),
             problems,
             memory_free_bytes: self.works.machine.memory_bytes().saturating_sub(given),
             disk_free_bytes: facts::disk(&self.works.config.state_dir).1,
@@ -366,11 +430,27 @@ impl Host {
             images,
             networks: observed.networks,
             watches: locked(&self.works.watches).clone(),
-            captures: Vec::new(),
-            moves: Vec::new(),
+            captures,
+            moves: self.works.moves.statuses(),
             beat: 0,
         }
     }
+}
+
+/// How much of the memory that instances go on from was fetched.
+fn fetched(works: &Works, desired: &HostDesired) -> BTreeMap<Uuid, Fetched> {
+    use std::os::unix::fs::MetadataExt as _;
+    let goes_on = desired.instances.iter().filter(|instance| instance.memory_from.is_some());
+    let found = goes_on.filter_map(|instance| {
+        let incarnation = instance.incarnation.parse().ok()?;
+        let path = works.store.layout().fetched_memory(incarnation);
+        if path.exists() {
+            return Some((incarnation, Fetched::Whole));
+        }
+        let meta = std::fs::metadata(path.with_extension("new")).ok()?;
+        Some((incarnation, Fetched::Bytes(meta.blocks() * 512)))
+    });
+    found.collect()
 }
 
 async fn in_time<T, E: std::error::Error + 'static>(

@@ -16,7 +16,14 @@ impl Layout {
     pub(crate) fn make(state: &Path, run: &Path) -> std::io::Result<Self> {
         let layout = Self { state: state.to_owned(), run: run.join("health") };
         for folder in
-            [layout.instances(), layout.volumes(), layout.images(), layout.components(), layout.run.clone()]
+            [
+            layout.instances(),
+            layout.volumes(),
+            layout.layers(),
+            layout.images(),
+            layout.components(),
+            layout.run.clone(),
+        ]
         {
             std::fs::create_dir_all(folder)?;
         }

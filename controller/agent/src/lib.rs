@@ -12,9 +12,13 @@
 //! - A policy that looks into a guest has a thread of its own and a share of it; nothing waits for it.
 //! - Guests outlive this process, netd, the streamer and libvirtd.
 
+mod capture;
+mod chain;
 mod channel;
 pub mod config;
 mod config_disk;
+mod dirty;
+mod disks;
 mod facts;
 pub mod fence;
 mod health;
@@ -22,10 +26,14 @@ mod host;
 pub mod join;
 mod layout;
 mod lease;
+mod moving;
 mod plan;
+mod publish;
+mod restore;
 mod status;
 mod store;
 mod stream;
+mod tunnel;
 mod watch;
 mod work;
 

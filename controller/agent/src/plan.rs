@@ -6,21 +6,30 @@
 //! ```text
 //!   not here ── volumes, image, ports ready ──> Start ──> running ──> (ends by itself) ──> NoteEnd ──> pause ──> Start
 //!      named no more, or under another incarnation: Remove, whatever it does; its ports go only after it
+//!      power off: SwitchOff, and not started
 //! ```
 
 use crate::fence;
+use crate::chain::{Capture, CaptureId, Chains, FileId, FileImage};
 use crate::lease::Leave;
 use crate::store::{Naming, Record, Wires};
 use controller_api::agent::{DesiredInstance, DesiredStream, DesiredVolume, HostDesired};
+use controller_api::life::CaptureStep;
 use controller_hypervisor::{DomainState, VOLUME_NAME_LEN_MAX};
 use std::collections::{BTreeMap, BTreeSet};
 use streamer_api::Limits;
 use types::{Digest, Generation, InstanceId, VolumeName};
 use uuid::Uuid;
 
+pub(crate) mod captures;
+mod origin;
+mod volumes;
 mod wires;
 
-use wires::{own_wires, wanted_networks};
+pub(crate) use origin::Fetched;
+use volumes::{volumes, waits_for_volumes};
+pub(crate) use wires::own_wires;
+use wires::wanted_networks;
 
 /// A run that lasted this long was a good one: the next pause is the shortest again.
 const GOOD_RUN_MS: u64 = 60_000;
@@ -41,6 +50,12 @@ pub(crate) enum Key {
     Run(InstanceId),
     Volume(InstanceId, VolumeName),
     Instance(InstanceId),
+    /// A capture's files; what changes disks is about the instance.
+    Capture(CaptureId),
+    /// A frozen file.
+    File(FileId),
+    /// The memory that an instance's first run goes on from.
+    Memory(InstanceId),
 }
 
 impl std::fmt::Display for Key {
@@ -52,6 +67,10 @@ impl std::fmt::Display for Key {
             Self::Run(id) => write!(f, "run of {id}"),
             Self::Volume(instance, name) => write!(f, "volume {instance}/{name}"),
             Self::Instance(id) => write!(f, "instance {id}"),
+            Self::Capture(id) => write!(f, "{id}"),
+            Self::File(FileId::Layer(id)) => write!(f, "layer {id}"),
+            Self::File(FileId::Memory(id)) => write!(f, "memory of {id}"),
+            Self::Memory(id) => write!(f, "memory of instance {id}"),
         }
     }
 }
@@ -69,8 +88,8 @@ pub(crate) enum Step {
     SetLimits(Option<Limits>),
     /// Tell the controller what an instance has read since its start.
     TellRun(InstanceId, Uuid),
-    /// Make a volume, or grow it to this many bytes.
-    SizeVolume(InstanceId, VolumeName, u64),
+    /// Make a volume, grow it, or make it anew as another disk.
+    MakeVolume(Box<DesiredVolume>),
     /// Remove a volume with its bytes.
     DeleteVolume(InstanceId, VolumeName),
     /// Make the disks, define and start. The second part is what its record shall hold of the networks.
@@ -83,8 +102,26 @@ pub(crate) enum Step {
     Resume(InstanceId, Uuid),
     /// It runs without the lease that it needs.
     Fence(InstanceId, Uuid),
+    /// It shall not run.
+    SwitchOff(InstanceId, Uuid),
     /// Stop it and remove all but its volumes.
     Remove(InstanceId, Uuid),
+    /// Remember that the ports of this incarnation are held for a capture.
+    NoteHeld(CaptureId, Uuid),
+    /// Capture its disks, and its memory if asked. Whether it runs is known.
+    TakeCapture { id: CaptureId, instance: Box<DesiredInstance>, with_memory: bool, running: bool },
+    /// Find out what became of a capture that was under way when this daemon was killed.
+    SettleCapture(CaptureId),
+    /// It was not taken and will not be, for this reason.
+    FailCapture(CaptureId, String),
+    /// Make images of its files.
+    PublishCapture(CaptureId),
+    /// Forget it; its layers go when nothing stands on them.
+    DropCapture(CaptureId),
+    /// Remove a frozen file, and what the streamer holds of it under this digest.
+    DropFile(FileId, Option<Digest>),
+    /// Fetch the memory that an incarnation's first run goes on from: of this image, so many bytes.
+    FetchMemory(InstanceId, Uuid, Digest, u64),
 }
 
 impl Step {
@@ -94,13 +131,20 @@ impl Step {
             Self::NameImage(digest, _) | Self::DropImage(digest) => Key::Image(*digest),
             Self::SetLimits(_) => Key::Limits,
             Self::TellRun(id, _) => Key::Run(id.clone()),
-            Self::SizeVolume(instance, name, _) | Self::DeleteVolume(instance, name) => {
-                Key::Volume(instance.clone(), name.clone())
+            Self::MakeVolume(volume) => Key::Volume(volume.instance.clone(), volume.name.clone()),
+            Self::DeleteVolume(instance, name) => Key::Volume(instance.clone(), name.clone()),
+            Self::TakeCapture { id, .. } | Self::SettleCapture(id) | Self::FailCapture(id, _) => {
+                Key::Instance(id.instance.clone())
             }
+            Self::NoteHeld(id, _) | Self::PublishCapture(id) | Self::DropCapture(id) => Key::Capture(id.clone()),
+            Self::DropFile(file, _) => Key::File(file.clone()),
+            Self::FetchMemory(id, ..) => Key::Memory(id.clone()),
             Self::Start(desired, _) | Self::Adopt(desired, _) => Key::Instance(desired.id.clone()),
-            Self::NoteEnd(id, _) | Self::Resume(id, _) | Self::Fence(id, _) | Self::Remove(id, _) => {
-                Key::Instance(id.clone())
-            }
+            Self::NoteEnd(id, _)
+            | Self::Resume(id, _)
+            | Self::Fence(id, _)
+            | Self::SwitchOff(id, _)
+            | Self::Remove(id, _) => Key::Instance(id.clone()),
         }
     }
 }
@@ -117,7 +161,20 @@ pub(crate) struct ObservedDomain {
 pub(crate) struct Observed {
     pub(crate) domains: Option<BTreeMap<Uuid, ObservedDomain>>,
     pub(crate) records: BTreeMap<Uuid, Record>,
-    pub(crate) volumes: BTreeMap<(InstanceId, VolumeName), u64>,
+    /// Bytes of every volume, and which disk of its name it is.
+    pub(crate) volumes: BTreeMap<(InstanceId, VolumeName), (u64, String)>,
+    pub(crate) chains: Chains,
+    pub(crate) captures: BTreeMap<CaptureId, Capture>,
+    /// For how long each capture has been told to be at this step, in this agent's life.
+    pub(crate) held_ms: BTreeMap<(CaptureId, CaptureStep), u64>,
+    /// Frozen files on this host.
+    pub(crate) files: BTreeSet<FileId>,
+    /// What became of them as images.
+    pub(crate) images: BTreeMap<FileId, FileImage>,
+    /// Memory that was fetched, by incarnation.
+    pub(crate) fetched: BTreeMap<Uuid, Fetched>,
+    /// Bytes that each running incarnation has written since it was captured, or made.
+    pub(crate) dirty_bytes: BTreeMap<Uuid, u64>,
     /// What the streamer exports.
     pub(crate) exported: Option<BTreeSet<Digest>>,
     /// What this agent has named to it at some time, and how.
@@ -132,6 +189,10 @@ pub(crate) struct Observed {
     pub(crate) busy: BTreeSet<Key>,
     /// What may be done with leased instances.
     pub(crate) leave: Leave,
+    /// Incarnations on their way from or to another host: nothing here starts, adopts or resumes them.
+    pub(crate) moving: BTreeSet<Uuid>,
+    /// Those of them that have come: their ports pass.
+    pub(crate) arrived: BTreeSet<Uuid>,
     pub(crate) now_ms: u64,
 }
 
@@ -153,6 +214,9 @@ pub(crate) fn plan(desired: &HostDesired, observed: &Observed) -> Plan {
     limits(&mut plan, desired, observed);
     runs(&mut plan, observed);
     volumes(&mut plan, desired, observed);
+    // First of what is about an instance: it takes turns with its start and its end.
+    captures::captures(&mut plan, desired, observed);
+    origin::memories(&mut plan, desired, observed);
     removals(&mut plan, desired, observed);
     for instance in &desired.instances {
         start(&mut plan, desired, instance, observed);
@@ -215,6 +279,7 @@ fn images(plan: &mut Plan, desired: &HostDesired, observed: &Observed) {
         .copied()
         .chain(desired.instances.iter().map(|instance| instance.image))
         .chain(observed.records.values().map(|record| record.image))
+        .chain(origin::needed_images(desired, observed))
         .collect();
     for digest in &needed {
         let held = observed.named.get(digest);
@@ -274,31 +339,9 @@ fn runs(plan: &mut Plan, observed: &Observed) {
     }
 }
 
-fn volumes(plan: &mut Plan, desired: &HostDesired, observed: &Observed) {
-    for DesiredVolume { instance, name, size, .. } in &desired.volumes {
-        let bytes = observed.volumes.get(&(instance.clone(), name.clone()));
-        if bytes.is_none_or(|bytes| *bytes < size.0)
-            && (bytes.is_none() || !is_here(instance, observed, true))
-        {
-            plan.steps.push(Step::SizeVolume(instance.clone(), name.clone(), size.0));
-        }
-    }
-    for (instance, name) in observed.volumes.keys() {
-        let named = desired.volumes.iter().any(|volume| &volume.instance == instance && &volume.name == name)
-            || desired.instances.iter().any(|wanted| &wanted.id == instance && wanted.volumes.contains(name));
-        if !named && !is_here(instance, observed, false) {
-            plan.steps.push(Step::DeleteVolume(instance.clone(), name.clone()));
-        }
-    }
-}
-
-/// Whether an instance may have its disks open (`running`), or has any trace here. Not knowing means yes.
-fn is_here(instance: &InstanceId, observed: &Observed, running: bool) -> bool {
-    let Some(domains) = &observed.domains else { return true };
-    let stopped = |state: DomainState| running && matches!(state, DomainState::Stopped { .. });
-    domains.values().any(|domain| &domain.instance == instance && !stopped(domain.state))
-        || observed.busy.contains(&Key::Instance(instance.clone()))
-        || (!running && observed.records.values().any(|record| &record.instance == instance))
+/// Its disks are open.
+fn is_alive(state: DomainState) -> bool {
+    !matches!(state, DomainState::Stopped { .. })
 }
 
 fn removals(plan: &mut Plan, desired: &HostDesired, observed: &Observed) {
@@ -343,7 +386,13 @@ fn start(plan: &mut Plan, desired: &HostDesired, instance: &DesiredInstance, obs
         plan.waits.insert(id.clone(), fence::why_not(id));
         return;
     }
+    if observed.moving.contains(&incarnation) {
+        return;
+    }
     match state {
+        Some(state) if is_alive(state) && !instance.power.is_on() => {
+            plan.steps.push(Step::SwitchOff(id.clone(), incarnation));
+        }
         Some(DomainState::PausedByIoError) => {
             if observed.exported.as_ref().is_some_and(|exported| exported.contains(&instance.image)) {
                 plan.steps.push(Step::Resume(id.clone(), incarnation));
@@ -358,6 +407,7 @@ fn start(plan: &mut Plan, desired: &HostDesired, instance: &DesiredInstance, obs
             Some(record) if record.started_ms.is_some() && !record.ended => {
                 plan.steps.push(Step::NoteEnd(id.clone(), incarnation));
             }
+            _ if !instance.power.is_on() => {}
             record => match waits(desired, instance, incarnation, record, observed) {
                 Some(reason) => drop(plan.waits.insert(id.clone(), reason)),
                 None => {
@@ -366,6 +416,16 @@ fn start(plan: &mut Plan, desired: &HostDesired, instance: &DesiredInstance, obs
             },
         },
     }
+}
+
+/// Why an instance could not run here now.
+pub(crate) fn wait_of(
+    desired: &HostDesired,
+    instance: &DesiredInstance,
+    incarnation: Uuid,
+    observed: &Observed,
+) -> Option<String> {
+    waits(desired, instance, incarnation, observed.records.get(&incarnation), observed)
 }
 
 /// Why an instance cannot be started now.
@@ -393,22 +453,8 @@ fn waits(
     }
     waits_for_volumes(desired, instance, observed)
         .or_else(|| waits_for_image(instance, observed))
+        .or_else(|| origin::waits_for_origin(desired, instance, incarnation, record, observed))
         .or_else(|| waits_for_ports(desired, instance, observed))
-}
-
-fn waits_for_volumes(
-    desired: &HostDesired,
-    instance: &DesiredInstance,
-    observed: &Observed,
-) -> Option<String> {
-    instance.volumes.iter().find_map(|name| {
-        let wanted = desired.volumes.iter().find(|v| v.instance == instance.id && &v.name == name);
-        let Some(wanted) = wanted else {
-            return Some(format!("the document names no size for its volume {name}"));
-        };
-        let bytes = observed.volumes.get(&(instance.id.clone(), name.clone()));
-        bytes.is_none_or(|bytes| *bytes < wanted.size.0).then(|| format!("its volume {name} is not made yet"))
-    })
 }
 
 fn waits_for_image(instance: &DesiredInstance, observed: &Observed) -> Option<String> {

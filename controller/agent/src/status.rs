@@ -1,8 +1,13 @@
 //! What the controller is told. Pure.
 
+use crate::chain::{FileId, Stage};
+use crate::plan::captures::{captured, id_of, image_of, is_published, ports};
 use crate::plan::{Key, Observed, Plan, wanted};
 use crate::store::Record;
 use controller_api::agent::{DesiredInstance, HostDesired, InstanceState, InstanceStatus};
+use controller_api::life::{
+    CaptureState, CaptureStatus, CapturedDisk, DesiredCapture, Layer, SavedMemory,
+};
 use controller_hypervisor::DomainState;
 use std::collections::BTreeMap;
 use types::InstanceId;
@@ -29,7 +34,12 @@ pub(crate) fn instances(desired: &HostDesired, observed: &Observed, plan: &Plan)
 }
 
 /// Whether all of the document is so.
-pub(crate) fn converged(observed: &Observed, plan: &Plan, instances: &[InstanceStatus]) -> bool {
+pub(crate) fn converged(
+    desired: &HostDesired,
+    observed: &Observed,
+    plan: &Plan,
+    instances: &[InstanceStatus],
+) -> bool {
     let runs = |state| matches!(state, InstanceState::Booting | InstanceState::Ready);
     // What guests read is told by the way.
     let work = |key: &Key| !matches!(key, Key::Run(_));
@@ -39,7 +49,83 @@ pub(crate) fn converged(observed: &Observed, plan: &Plan, instances: &[InstanceS
         && !observed.busy.iter().any(work)
         && observed.exported.is_some()
         && observed.networks.as_ref().is_some_and(|networks| networks.converged)
-        && instances.iter().all(|instance| runs(instance.state))
+        && instances.iter().all(|instance| runs(instance.state) || is_off(desired, observed, instance))
+}
+
+/// It is switched off, and shall be.
+fn is_off(desired: &HostDesired, observed: &Observed, status: &InstanceStatus) -> bool {
+    let off = desired.instances.iter().any(|i| i.incarnation == status.incarnation && !i.power.is_on());
+    off && observed.domains.is_some() && status.state == InstanceState::Stopped
+}
+
+/// Every desired capture. `problems` are what failed last.
+pub(crate) fn captures(
+    desired: &HostDesired,
+    observed: &Observed,
+    problems: &BTreeMap<Key, String>,
+) -> Vec<CaptureStatus> {
+    desired.captures.iter().map(|capture| capture_status(desired, capture, observed, problems)).collect()
+}
+
+fn capture_status(
+    desired: &HostDesired,
+    capture: &DesiredCapture,
+    observed: &Observed,
+    problems: &BTreeMap<Key, String>,
+) -> CaptureStatus {
+    let blank = |state, reason: Option<String>| CaptureStatus {
+        checkpoint: capture.checkpoint.clone(),
+        instance: capture.instance.clone(),
+        state,
+        reason,
+        taken_ms: 0,
+        pause_us: 0,
+        disks: Vec::new(),
+        memory: None,
+        new_bytes: 0,
+    };
+    let Some(id) = id_of(capture) else {
+        let reason = format!("its checkpoint {:?} is no UUID", capture.checkpoint);
+        return blank(CaptureState::Failed, Some(reason));
+    };
+    let problem = |key: Key| problems.get(&key).cloned();
+    let doing = || problem(Key::Instance(id.instance.clone()));
+    let Some(held) = observed.captures.get(&id) else {
+        let reason = match captured(desired, capture) {
+            None => Some("its incarnation is not on this host".to_owned()),
+            Some(instance) => ports(desired, instance, observed).map(str::to_owned),
+        };
+        return blank(CaptureState::Waiting, reason.or_else(|| problem(Key::Capture(id))));
+    };
+    match &held.stage {
+        Stage::Failed { reason } => blank(CaptureState::Failed, Some(reason.clone())),
+        Stage::Held | Stage::Intended { .. } => blank(CaptureState::Held, doing()),
+        Stage::Taken => {
+            let published = is_published(&id, held, observed);
+            CaptureStatus {
+                taken_ms: held.taken_ms,
+                pause_us: held.pause_us,
+                disks: held.disks.iter().map(|disk| with_images(disk, observed)).collect(),
+                memory: held.memory_bytes.map(|file_bytes| SavedMemory {
+                    checkpoint: capture.checkpoint.clone(),
+                    instance: capture.instance.clone(),
+                    file_bytes,
+                    image: observed.images.get(&FileId::Memory(id.clone())).and_then(|image| image.digest),
+                }),
+                new_bytes: held.new_bytes,
+                ..match published {
+                    true => blank(CaptureState::Published, None),
+                    false => blank(CaptureState::Taken, problem(Key::Capture(id))),
+                }
+            }
+        }
+    }
+}
+
+fn with_images(disk: &CapturedDisk, observed: &Observed) -> CapturedDisk {
+    let layers = disk.layers.iter();
+    let layers = layers.map(|layer| Layer { image: image_of(layer, observed), ..layer.clone() }).collect();
+    CapturedDisk { disk: disk.disk.clone(), layers }
 }
 
 fn desired_status(instance: &DesiredInstance, observed: &Observed, plan: &Plan) -> InstanceStatus {
@@ -61,12 +147,19 @@ fn desired_status(instance: &DesiredInstance, observed: &Observed, plan: &Plan) 
         None if observed.domains.is_none() && record.is_some_and(|r| r.started_ms.is_some() && !r.ended) => {
             (alive, wait)
         }
+        Some(DomainState::Stopped { .. }) | None if !instance.power.is_on() => {
+            (InstanceState::Stopped, Some("off as asked".to_owned()))
+        }
         Some(DomainState::Stopped { .. }) | None if instance.leased && !observed.leave.run => {
             (InstanceState::Stopped, wait)
         }
         Some(DomainState::Stopped { .. }) | None => stopped(instance, record, domain, plan, wait),
     };
-    status(&instance.id, instance.incarnation.clone(), record, state, reason)
+    let dirty = incarnation.and_then(|incarnation| observed.dirty_bytes.get(&incarnation));
+    InstanceStatus {
+        dirty_bytes: dirty.copied().unwrap_or(0),
+        ..status(&instance.id, instance.incarnation.clone(), record, state, reason)
+    }
 }
 
 fn stopped(

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use streamer_api::{ImageSource, Prefetch};
-use types::{Digest, InstanceId, VolumeName};
+use types::{Digest, InstanceId};
 use uuid::Uuid;
 
 /// One incarnation on this host.
@@ -43,6 +43,15 @@ pub(crate) struct Record {
     /// A run is not told before.
     #[serde(default)]
     pub(crate) run_not_before_ms: u64,
+    /// The memory it was to go on from was used: from now on it boots.
+    #[serde(default)]
+    pub(crate) resumed: bool,
+    /// Bytes written to its disks since its last capture, or since it was made, in runs that have ended.
+    #[serde(default)]
+    pub(crate) dirty_before: u64,
+    /// Bytes of its present run that a capture has taken.
+    #[serde(default)]
+    pub(crate) captured_bytes: u64,
 }
 
 /// An instance's ports.
@@ -86,6 +95,9 @@ impl Record {
             failure: None,
             run_told: 0,
             run_not_before_ms: 0,
+            resumed: false,
+            dirty_before: 0,
+            captured_bytes: 0,
         }
     }
 }
@@ -271,62 +283,6 @@ impl Store {
         Ok(())
     }
 
-    /// Bytes of every volume.
-    pub(crate) fn volumes(&self) -> Result<BTreeMap<(InstanceId, VolumeName), u64>, StoreError> {
-        let mut found = BTreeMap::new();
-        let root = self.layout.volumes();
-        for deployment in names(&root)? {
-            for member in names(&root.join(&deployment))? {
-                let Ok(instance) = format!("{deployment}/{member}").parse::<InstanceId>() else { continue };
-                for file in names(&root.join(&deployment).join(&member))? {
-                    let Some(Ok(name)) = file.strip_suffix(".raw").map(VolumeName::new) else { continue };
-                    let path = self.layout.volume(&instance, &name);
-                    if let Ok(meta) = std::fs::metadata(path) {
-                        found.insert((instance.clone(), name), meta.len());
-                    }
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// Makes a volume that is blank, or grows one. It never shrinks.
-    pub(crate) fn size_volume(
-        &self,
-        instance: &InstanceId,
-        name: &VolumeName,
-        size: u64,
-    ) -> Result<(), StoreError> {
-        let path = self.layout.volume(instance, name);
-        let fail = |source| StoreError::File { what: "make", path: path.clone(), source };
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(fail)?;
-        }
-        let file =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(fail)?;
-        if file.metadata().map_err(fail)?.len() < size {
-            file.set_len(size).map_err(fail)?;
-            file.sync_all().map_err(fail)?;
-        }
-        Ok(())
-    }
-
-    pub(crate) fn delete_volume(&self, instance: &InstanceId, name: &VolumeName) -> Result<(), StoreError> {
-        let path = self.layout.volume(instance, name);
-        chassis::durable::remove(&path).map_err(|source| StoreError::File {
-            what: "remove",
-            path: path.clone(),
-            source,
-        })?;
-        // Folders that are empty now; those that are not stay.
-        for folder in path.ancestors().skip(1).take(2) {
-            if std::fs::remove_dir(folder).is_err() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
     /// Images this agent has named to the streamer, and how.
     pub(crate) fn named(&self) -> BTreeMap<Digest, Naming> {
         locked(&self.named).clone()
@@ -406,7 +362,7 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Sto
     })
 }
 
-fn names(folder: &Path) -> Result<Vec<String>, StoreError> {
+pub(crate) fn names(folder: &Path) -> Result<Vec<String>, StoreError> {
     let fail = |source| StoreError::File { what: "read", path: folder.to_owned(), source };
     match std::fs::read_dir(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),

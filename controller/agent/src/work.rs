@@ -1,30 +1,38 @@
 //! How each step is carried out. It chooses nothing; what fails is said, and the next plan tries again.
 
+use crate::chain::{Capture, DiskError, Stage};
 use crate::config::Config;
 use crate::config_disk::{ConfigDiskError, config_disk};
+use crate::dirty::Written;
+use crate::disks::Disks;
 use crate::facts;
+use crate::moving::Moves;
 use crate::fence::{self, Leases};
 use crate::plan::{Step, note_end, wanted};
 use crate::store::{Named, Naming, Record, Store, StoreError, Wires};
-use crate::stream::{self, Gone};
+use crate::restore::Reader;
+use crate::stream::Gone;
 use chassis::clock::unix_ms;
 use chassis::telemetry::chain;
 use chassis::unix_http::CallError;
 use controller_api::agent::{AgentEvent, DesiredInstance};
+use controller_api::life::DiskName;
 use controller_api::watch::WatchStatus;
-use controller_hypervisor::{Chain, Export, Hypervisor, HypervisorError, Machine, Mark, Nic, Stop, VolumeDisk};
-use std::path::PathBuf;
-use std::process::Stdio;
+use controller_hypervisor::{DomainState, Hypervisor, HypervisorError, Machine, Mark, Nic, Stop};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use streamer_api::{ImageSource, Limits};
-use tokio::process::Command;
 use tokio::sync::broadcast;
 use types::{Digest, InstanceId};
 use uuid::Uuid;
 
 /// Longest wait for the controller to hand out an image's source.
 const SOURCE_TIMEOUT: Duration = Duration::from_secs(20);
+/// A guest whose power button was pressed has so long to end by itself.
+const SWITCH_OFF_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pauses between two looks whether it has.
+const SWITCH_OFF_LOOK: Duration = Duration::from_millis(200);
 
 /// What the steps work with.
 #[derive(Debug)]
@@ -32,6 +40,9 @@ pub(crate) struct Works {
     pub(crate) config: Config,
     pub(crate) machine: facts::Machine,
     pub(crate) store: Store,
+    pub(crate) disks: Disks,
+    /// What the guests have written.
+    pub(crate) written: Written,
     pub(crate) hypervisor: Hypervisor,
     pub(crate) netd: netd_client::Client,
     pub(crate) streamer: streamer_client::Client,
@@ -39,6 +50,8 @@ pub(crate) struct Works {
     pub(crate) controller: reqwest::Client,
     pub(crate) networks_taken: Mutex<Option<netd_api::Desired>>,
     pub(crate) events: broadcast::Sender<AgentEvent>,
+    /// Guests on their way.
+    pub(crate) moves: Moves,
     /// What this host may do with leased instances.
     pub(crate) leases: Leases,
     /// What instances that are gone had waited for.
@@ -70,10 +83,16 @@ pub(crate) enum WorkError {
     Source(String, #[source] reqwest::Error),
     #[error("cannot write {}", .0.display())]
     Write(PathBuf, #[source] std::io::Error),
-    #[error("cannot run qemu-img: apt-get install qemu-utils")]
-    QemuImg(#[source] std::io::Error),
-    #[error("qemu-img cannot make the overlay: {0}")]
-    Overlay(String),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("its guest does not have the disk {disk} open as {}", path.display())]
+    OtherFile { disk: DiskName, path: PathBuf },
+    #[error("the streamer cannot make an image of {}", .0.display())]
+    Publish(PathBuf, #[source] streamer_client::PublishError),
+    #[error("the controller has named no image yet, so it is not known where the peers find each other")]
+    NoTracker,
+    #[error("the controller did not take the description of image {0}")]
+    TellLayer(String, #[source] reqwest::Error),
     #[error("its incarnation is no UUID")]
     Incarnation,
     #[error("its disk still does not answer")]
@@ -91,14 +110,32 @@ impl Works {
             Step::DropImage(digest) => self.drop_image(digest).await,
             Step::SetLimits(limits) => self.set_limits(limits).await,
             Step::TellRun(_, incarnation) => self.tell_run(incarnation).await,
-            Step::SizeVolume(instance, name, bytes) => Ok(self.store.size_volume(&instance, &name, bytes)?),
-            Step::DeleteVolume(instance, name) => Ok(self.store.delete_volume(&instance, &name)?),
+            Step::MakeVolume(volume) => Ok(self.make_volume(&volume).await?),
+            Step::DeleteVolume(instance, name) => Ok(self.disks.delete_volume(&instance, &name)?),
             Step::Start(desired, wires) => self.start(&desired, wires).await,
             Step::Adopt(desired, wires) => self.adopt(&desired, wires),
             Step::NoteEnd(id, incarnation) => self.note_end(&id, incarnation),
             Step::Resume(id, incarnation) => self.resume(&id, incarnation).await,
             Step::Fence(id, incarnation) => self.fence(&id, incarnation).await,
+            Step::SwitchOff(id, incarnation) => self.switch_off(&id, incarnation).await,
             Step::Remove(id, incarnation) => self.remove(&id, incarnation).await,
+            Step::NoteHeld(id, incarnation) => {
+                Ok(self.disks.keep_capture(&id, Capture::new(incarnation, false, Stage::Held))?)
+            }
+            Step::TakeCapture { id, instance, with_memory, running } => {
+                self.take_capture(&id, &instance, with_memory, running).await
+            }
+            Step::SettleCapture(id) => self.settle_capture(&id).await,
+            Step::FailCapture(id, reason) => {
+                self.give_up_capture(&id, reason);
+                Ok(())
+            }
+            Step::PublishCapture(id) => self.publish_capture(&id).await,
+            Step::DropCapture(id) => Ok(self.disks.forget_capture(&id)?),
+            Step::DropFile(file, image) => self.drop_file(&file, image).await,
+            Step::FetchMemory(_, incarnation, image, bytes) => {
+                Ok(self.fetch_memory(incarnation, image, bytes).await?)
+            }
         }
     }
 
@@ -204,72 +241,73 @@ impl Works {
     ) -> Result<Option<Record>, WorkError> {
         let new = Record::new(desired.id.clone(), desired.image, wires.clone());
         self.store.change(incarnation, Some(new), |record| record.wires = wires)?;
-        self.make_overlay(desired, incarnation).await?;
+        self.make_system(desired, incarnation).await?;
+        self.tidy(desired, incarnation)?;
         let path = self.store.layout().config_disk(incarnation);
         let disk = config_disk(&desired.config)?;
         chassis::durable::write(&path, &disk, 0o644).map_err(|source| WorkError::Write(path, source))?;
+        let held = self.store.records().remove(&incarnation);
+        let (starts, resumed) = held.map_or((1, false), |record| (record.starts + 1, record.resumed));
+        let hardware = self.hardware(desired, incarnation, starts)?;
+        let memory = if resumed { None } else { self.memory_of(desired, incarnation)? };
+        self.carry_written(incarnation);
         let now = unix_ms();
         let record = self.store.change(incarnation, None, |record| {
-            record.starts += 1;
+            record.starts = starts;
             record.started_ms = Some(now);
             record.ready_ms = None;
             record.ended = false;
+            // Once its guest may have run on, its memory of before does not fit its disks any more.
+            record.resumed = true;
         })?;
-        let starts = record.as_ref().map_or(1, |record| record.starts);
-        let hardware = self.hardware(desired, incarnation, starts);
-        self.under_lease(desired, incarnation, self.hypervisor.start(&hardware)).await?;
+        match memory {
+            Some(memory) => self.go_on(desired, incarnation, &hardware, &memory).await?,
+            None => self.under_lease(desired, incarnation, self.hypervisor.start(&hardware)).await?,
+        }
         self.store.change(incarnation, None, |record| record.failure = None)?;
         Ok(record)
     }
 
-    /// The overlay is made beside and renamed: a half-made one is never started.
-    async fn make_overlay(&self, desired: &DesiredInstance, incarnation: Uuid) -> Result<(), WorkError> {
-        let path = self.store.layout().overlay(incarnation);
-        if path.exists() {
-            return Ok(());
+    /// Starts its first run from the memory that it shall go on from.
+    async fn go_on(
+        &self,
+        desired: &DesiredInstance,
+        incarnation: Uuid,
+        hardware: &Machine,
+        memory: &Path,
+    ) -> Result<(), WorkError> {
+        let started = self.hypervisor.start_from(hardware, memory);
+        match self.under_lease(desired, incarnation, started).await {
+            Err(WorkError::Hypervisor(
+                error @ (HypervisorError::Refused { .. } | HypervisorError::Saved { .. }),
+            )) => {
+                // It has not run: the next attempt goes on from it, too.
+                self.store.change(incarnation, None, |record| record.resumed = false)?;
+                return Err(error.into());
+            }
+            started => started?,
         }
-        let beside = path.with_extension("new");
-        let socket = self.config.nbd_socket.display();
-        let output = Command::new("qemu-img")
-            // Without -u it would open the image to learn its size, which may wait for the swarm.
-            .args(["create", "-q", "-f", "qcow2", "-u", "-F", "raw", "-b"])
-            .arg(format!("nbd+unix:///{}?socket={socket}", desired.image.hex()))
-            .arg(&beside)
-            .arg(desired.image_size_bytes.to_string())
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output()
-            .await
-            .map_err(WorkError::QemuImg)?;
-        if !output.status.success() {
-            return Err(WorkError::Overlay(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
-        }
-        std::fs::rename(&beside, &path).map_err(|source| WorkError::Write(path, source))
+        // A copy of what the swarm has; what is not removed goes with the instance.
+        let _ = std::fs::remove_file(self.store.layout().fetched_memory(incarnation));
+        Ok(())
     }
 
-    fn hardware(&self, desired: &DesiredInstance, incarnation: Uuid, starts: u32) -> Machine {
+    pub(crate) fn hardware(
+        &self,
+        desired: &DesiredInstance,
+        incarnation: Uuid,
+        starts: u32,
+    ) -> Result<Machine, WorkError> {
         let layout = self.store.layout();
-        Machine {
+        let (system, volumes) = self.machine_disks(Reader { desired, incarnation, starts })?;
+        Ok(Machine {
             mark: Mark { instance: desired.id.clone(), incarnation },
             accelerator: self.machine.accelerator.kind,
             vcpus: desired.vcpus,
             memory_bytes: desired.memory.0,
             cache: self.machine.cache,
-            system: Chain::over_image(
-                layout.overlay(incarnation),
-                Export {
-                    name: stream::export(desired.image, &desired.id, incarnation, starts),
-                    socket: self.config.nbd_socket.clone(),
-                },
-            ),
-            volumes: desired
-                .volumes
-                .iter()
-                .map(|name| VolumeDisk {
-                    name: name.clone(),
-                    chain: Chain::raw(layout.volume(&desired.id, name)),
-                })
-                .collect(),
+            system,
+            volumes,
             config_disk: layout.config_disk(incarnation),
             nics: desired
                 .ports
@@ -278,7 +316,7 @@ impl Works {
                 .collect(),
             console_log: layout.console_log(incarnation),
             health_socket: layout.health_socket(incarnation),
-        }
+        })
     }
 
     fn adopt(&self, desired: &DesiredInstance, wires: Wires) -> Result<(), WorkError> {
@@ -290,11 +328,13 @@ impl Works {
             record.ready_ms = None;
             record.ended = false;
             record.failure = None;
+            record.resumed = true;
         })?;
         Ok(())
     }
 
     fn note_end(&self, id: &InstanceId, incarnation: Uuid) -> Result<(), WorkError> {
+        self.carry_written(incarnation);
         self.store.change(incarnation, None, |record| note_end(record, None, unix_ms()))?;
         self.tell(id, "instance-stopped", format!("{id} ended by itself"));
         Ok(())
@@ -334,9 +374,41 @@ impl Works {
     /// Its run is over, by no fault of its own.
     async fn fence(&self, id: &InstanceId, incarnation: Uuid) -> Result<(), WorkError> {
         self.hypervisor.stop(incarnation, Stop::PowerOff).await?;
+        self.carry_written(incarnation);
         self.store.change(incarnation, None, |record| record.ended = true)?;
         self.tell(id, "instance-fenced", format!("{id} was stopped: the controller was not heard for its lease"));
         Ok(())
+    }
+
+    /// Its power button is pressed; if it does not end by itself, its power goes.
+    async fn switch_off(&self, id: &InstanceId, incarnation: Uuid) -> Result<(), WorkError> {
+        self.hypervisor.stop(incarnation, Stop::PowerButton).await?;
+        let ended = async {
+            while self.runs(incarnation).await? {
+                tokio::time::sleep(SWITCH_OFF_LOOK).await;
+            }
+            Ok::<(), WorkError>(())
+        };
+        if let Ok(looked) = tokio::time::timeout(SWITCH_OFF_TIMEOUT, ended).await {
+            looked?;
+        }
+        self.hypervisor.stop(incarnation, Stop::PowerOff).await?;
+        self.carry_written(incarnation);
+        self.store.change(incarnation, None, |record| {
+            record.ended = true;
+            record.tries = 0;
+            record.not_before_ms = 0;
+            record.failure = None;
+        })?;
+        self.tell(id, "instance-stopped", format!("{id} was switched off as asked"));
+        Ok(())
+    }
+
+    async fn runs(&self, incarnation: Uuid) -> Result<bool, WorkError> {
+        let domains = self.hypervisor.list().await?;
+        Ok(domains.iter().any(|domain| {
+            domain.mark.incarnation == incarnation && !matches!(domain.state, DomainState::Stopped { .. })
+        }))
     }
 
     async fn remove(&self, id: &InstanceId, incarnation: Uuid) -> Result<(), WorkError> {
@@ -344,6 +416,7 @@ impl Works {
         self.hypervisor.undefine(incarnation).await?;
         self.remember(incarnation).await;
         self.store.forget(incarnation)?;
+        self.disks.forget_system(incarnation);
         self.tell(id, "instance-removed", format!("{id} is removed from this host"));
         Ok(())
     }

@@ -2,6 +2,8 @@
 //! Claims about the whole agent: the real daemon on a real, private libvirtd, with a netd, a streamer and a controller
 //! that only remember what they are told. Its guest is the probe guest: it echoes its console and powers off at a `q`.
 
+#[path = "host/captures.rs"]
+mod captures;
 #[allow(dead_code, reason = "the fixture is shared with other tests")]
 #[path = "../../hypervisor/tests/private_libvirtd/mod.rs"]
 mod private_libvirtd;
@@ -16,16 +18,20 @@ use controller_api::agent::{
     DesiredInstance, DesiredPort, DesiredStream, DesiredVolume, HostDesired, HostStatus, InstanceState,
     InstanceStatus, ToAgent, ToController,
 };
+use controller_api::checkpoint::LayerSource;
 use controller_api::life::Power;
 use netd_api::{NetworkStatus, PortStatus};
 use private_libvirtd::Host;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
+use sha2::Digest as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use streamer_api::{ImageSource, ImageStatus, Limits, Prefetch, Run, Stall, Touch};
+use streamer_api::{
+    ImageSource, ImageStatus, Limits, Prefetch, PublishProgress, PublishRequest, Published, Run, Stall, Touch,
+};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +50,8 @@ struct Told {
     limits: Mutex<Limits>,
     runs: Mutex<Vec<Run>>,
     stalls: Mutex<Vec<Stall>>,
+    /// Digests of frozen files that are images.
+    layers: Mutex<BTreeSet<String>>,
     /// By the agent to the controller.
     told_runs: Mutex<Vec<Run>>,
 }
@@ -116,6 +124,8 @@ fn local_daemons(told: &Arc<Told>) -> Router {
             "/v1/images/{digest}/stalls",
             get(|State(told): State<Arc<Told>>| async move { Json(told.stalls.lock().unwrap().clone()) }),
         )
+        .route("/v1/publish", post(publish))
+        .route("/v1/images/{digest}/evict", post(|| async { StatusCode::NO_CONTENT }))
         .route(
             "/v1/limits",
             get(|State(told): State<Arc<Told>>| async move { Json(*told.limits.lock().unwrap()) }).put(
@@ -126,6 +136,26 @@ fn local_daemons(told: &Arc<Told>) -> Router {
             ),
         )
         .with_state(Arc::clone(told))
+}
+
+/// The image of a file that is frozen: what its bytes are is its name.
+async fn publish(Json(request): Json<PublishRequest>) -> String {
+    let bytes = std::fs::read(&request.path).unwrap();
+    assert!(bytes.len().is_multiple_of(512), "{} is not whole", request.path.display());
+    let digest = Digest::from_bytes(sha2::Sha256::digest(&bytes).into());
+    let size_bytes = bytes.len() as u64;
+    let published = Published { digest, size_bytes, metainfo: Base64(vec![1]), manifest: Base64(vec![2]) };
+    let line = PublishProgress { published: Some(published), ..PublishProgress::default() };
+    serde_json::to_string(&line).unwrap() + "\n"
+}
+
+async fn take_layer(
+    State(told): State<Arc<Told>>,
+    Path(digest): Path<String>,
+    Json(_): Json<LayerSource>,
+) -> StatusCode {
+    told.layers.lock().unwrap().insert(digest);
+    StatusCode::NO_CONTENT
 }
 
 async fn take_run(State(told): State<Arc<Told>>, Json(run): Json<Run>) -> StatusCode {
@@ -173,6 +203,7 @@ impl Authority {
         let router = Router::new()
             .route("/agent/v1/channel", get(channel))
             .route("/agent/v1/images/{digest}", get(source))
+            .route("/agent/v1/layers/{digest}", put(take_layer).with_state(Arc::clone(told)))
             .route("/agent/v1/images/{digest}/runs", post(take_run).with_state(Arc::clone(told)));
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -522,4 +553,165 @@ async fn what_a_guest_read_is_told_once_and_remembered_when_it_is_gone() {
     assert_eq!((report.stalls.as_slice(), report.gone), ([stall].as_slice(), true));
     drop(session);
     controller.end().await;
+}
+
+fn leased(generation: u64, incarnation: Uuid) -> HostDesired {
+    let mut document = desired(generation, Some(incarnation));
+    document.instances[0].leased = true;
+    document.lease_ms = Some(LEASE_MS);
+    document
+}
+
+const LEASE_MS: u64 = 5_000;
+
+impl Session {
+    /// Answers every status with a lease until one fits; says when that one came.
+    async fn until_heard(&mut self, what: &str, fits: impl Fn(&InstanceStatus) -> bool) -> Instant {
+        self.until_granted(what, LEASE_MS, fits).await
+    }
+
+    async fn until_granted(
+        &mut self,
+        what: &str,
+        lease_ms: u64,
+        fits: impl Fn(&InstanceStatus) -> bool,
+    ) -> Instant {
+        loop {
+            let status = self.until_status(what, |_| true).await;
+            assert!(status.beat > 0, "a status that wants no answer");
+            let came = Instant::now();
+            self.send(&ToAgent::Heard { beat: status.beat, lease_ms }).await;
+            if status.instances.first().is_some_and(&fits) {
+                return came;
+            }
+        }
+    }
+}
+
+fn waits_for_lease(instance: &InstanceStatus) -> bool {
+    !runs(instance) && instance.reason.as_deref().is_some_and(|reason| reason.contains("lease"))
+}
+
+/// Waits until libvirt says so of a guest.
+async fn until_domain(host: &Host, incarnation: Uuid, state: &str) {
+    let end = Instant::now() + DEADLINE;
+    while host.virsh(&["domstate", &incarnation.to_string()]).trim() != state {
+        assert!(Instant::now() < end, "the guest is not {state}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Processes that would stop the leased guests of this host.
+fn fences(host: &Host) -> usize {
+    fences_of(&host.at("agent-run").display().to_string())
+}
+
+fn fences_of(folder: &str) -> usize {
+    let lines = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = lines.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok());
+    lines.filter(|line| line.contains("\0fence\0") && line.contains(folder)).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leased_guest_runs_while_it_is_heard_and_no_longer_though_the_agent_is_killed() {
+    let host = Host::start();
+    let authority = Authority::new();
+    let told = Arc::new(Told::default());
+    let (mut controller, port) = authority.controller(0, &told).await;
+    write_files(&host, &authority, port);
+    let daemons = chassis::unix_http::bind(&host.at("daemons.sock"), 0o600).unwrap();
+    tokio::spawn(chassis::unix_http::serve(daemons, local_daemons(&told), CancellationToken::new()));
+    let mut agent = Agent::start(&host);
+    let mut session = controller.session().await;
+    let incarnation = Uuid::new_v4();
+    session.desire(leased(1, incarnation)).await;
+    session.until_instance("waiting for a lease", waits_for_lease).await;
+    assert_eq!(host.virsh(&["list", "--all", "--uuid"]).trim(), "", "nothing starts that was not granted");
+
+    // Heard, it runs; unheard, it is stopped in time and stays so.
+    let heard = session.until_heard("running", runs).await;
+    until_domain(&host, incarnation, "running").await;
+    until_domain(&host, incarnation, "shut off").await;
+    let after = heard.elapsed();
+    println!("stopped {after:?} after the last answer, with a lease of {LEASE_MS} ms");
+    // The lease runs from when the status was sent; a busy machine takes a while to bring it, and to ask libvirt.
+    assert!(after > Duration::from_millis(LEASE_MS / 2) && after < Duration::from_millis(LEASE_MS + 2_000));
+    session
+        .until_instance("stopped", |instance| {
+            waits_for_lease(instance) && instance.state == InstanceState::Stopped
+        })
+        .await;
+
+    // Heard again, it starts again; and goes in time though nobody is left to stop it but its fence.
+    session.until_heard("running again", |instance| runs(instance) && instance.starts == 2).await;
+    assert_eq!(fences(&host), 1);
+    let heard = session.until_heard("running on", runs).await;
+    agent.kill();
+    until_domain(&host, incarnation, "shut off").await;
+    let after = heard.elapsed();
+    println!("stopped {after:?} after the last answer to an agent that was killed");
+    assert!(after < Duration::from_millis(LEASE_MS + 2_000));
+    drop(session);
+
+    // Another agent starts nothing before it is heard.
+    let agent = Agent::start(&host);
+    let mut session = controller.session().await;
+    session.desire(leased(1, incarnation)).await;
+    session.until_instance("waiting for a lease again", waits_for_lease).await;
+    session.until_heard("running once more", runs).await;
+
+    // An agent that is back in time finds the guest running on.
+    let domain = host.virsh(&["domid", &incarnation.to_string()]);
+    session.until_granted("a lease just before", 60_000, runs).await;
+    drop((agent, session));
+    let agent = Agent::start(&host);
+    let mut session = controller.session().await;
+    session.desire(leased(1, incarnation)).await;
+    session.until_heard("running on", runs).await;
+    assert_eq!(host.virsh(&["domid", &incarnation.to_string()]), domain);
+
+    // One that is given away is gone, and what would stop it ends with the host.
+    session.desire(desired(2, None)).await;
+    let gone = |status: &HostStatus| status.converged && status.instances.is_empty();
+    session.until_status("gone", gone).await;
+    drop((agent, session));
+    let folder = host.at("agent-run");
+    controller.end().await;
+    let count = || fences_of(&folder.display().to_string());
+    drop(host);
+    let end = Instant::now() + DEADLINE;
+    while count() > 0 {
+        assert!(Instant::now() < end, "a process is left behind");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_cut_off_starts_again_what_needs_no_lease() {
+    let host = Host::start();
+    let authority = Authority::new();
+    let told = Arc::new(Told::default());
+    let (mut controller, port) = authority.controller(0, &told).await;
+    write_files(&host, &authority, port);
+    let daemons = chassis::unix_http::bind(&host.at("daemons.sock"), 0o600).unwrap();
+    tokio::spawn(chassis::unix_http::serve(daemons, local_daemons(&told), CancellationToken::new()));
+    let agent = Agent::start(&host);
+    let mut session = controller.session().await;
+    let incarnation = Uuid::new_v4();
+    session.desire(desired(1, Some(incarnation))).await;
+    session.until_instance("running", runs).await;
+    drop(session);
+    controller.end().await;
+
+    // Its guest ends, and the machine's agent is begun anew, with nobody to ask.
+    let ended = host.virsh(&["domid", &incarnation.to_string()]);
+    host.virsh(&["destroy", &incarnation.to_string()]);
+    until_domain(&host, incarnation, "running").await;
+    let again = host.virsh(&["domid", &incarnation.to_string()]);
+    assert_ne!(again, ended);
+    drop(agent);
+    host.virsh(&["destroy", &incarnation.to_string()]);
+    let _agent = Agent::start(&host);
+    until_domain(&host, incarnation, "running").await;
+    assert_ne!(host.virsh(&["domid", &incarnation.to_string()]), again);
 }

@@ -1,4 +1,6 @@
 use super::*;
+use crate::chain::{CaptureId, Chain, DiskId, LayerId, Stage};
+use controller_api::life::{DiskName, Layer, LayerFormat};
 use controller_api::agent::{DesiredPort, DesiredStream};
 use controller_api::life::Power;
 use netd_api::{
@@ -108,7 +110,13 @@ fn document(generation: u64, members: &BTreeMap<u8, u8>) -> HostDesired {
 struct World {
     domains: BTreeMap<Uuid, ObservedDomain>,
     records: BTreeMap<Uuid, Record>,
-    volumes: BTreeMap<(InstanceId, VolumeName), u64>,
+    volumes: BTreeMap<(InstanceId, VolumeName), (u64, String)>,
+    chains: Chains,
+    captures: BTreeMap<CaptureId, Capture>,
+    files: BTreeSet<FileId>,
+    images_made: BTreeMap<FileId, FileImage>,
+    /// The files that each guest writes, as libvirt knows them.
+    open: BTreeMap<Uuid, BTreeMap<DiskName, String>>,
     exported: BTreeSet<Digest>,
     named: BTreeMap<Digest, Naming>,
     limits: Limits,
@@ -132,6 +140,13 @@ impl World {
             domains: Some(self.domains.clone()),
             records: self.records.clone(),
             volumes: self.volumes.clone(),
+            chains: self.chains.clone(),
+            captures: self.captures.clone(),
+            held_ms: BTreeMap::new(),
+            files: self.files.clone(),
+            images: self.images_made.clone(),
+            fetched: BTreeMap::new(),
+            dirty_bytes: BTreeMap::new(),
             exported: Some(self.exported.clone()),
             named: self.named.clone(),
             limits: Some(self.limits),
@@ -187,9 +202,10 @@ impl World {
                 let record = self.records.get_mut(&uuid).unwrap();
                 record.run_told = record.starts;
             }
-            Step::SizeVolume(id, name, size) => drop(self.volumes.insert((id, name), size)),
+            Step::MakeVolume(volume) => self.make_volume(&volume),
             Step::DeleteVolume(id, name) => {
                 assert!(self.domains.values().all(|d| d.instance != id), "a volume went before its domain");
+                self.chains.remove(&DiskId::Volume(id.clone(), name.clone()));
                 self.volumes.remove(&(id, name));
             }
             Step::Start(desired, wires) => self.start(&desired, wires),
@@ -201,10 +217,18 @@ impl World {
             }
             Step::NoteEnd(_, uuid) => note_end(self.records.get_mut(&uuid).unwrap(), None, self.now_ms),
             Step::Resume(_, uuid) => self.domains.get_mut(&uuid).unwrap().state = DomainState::Running,
+            Step::SwitchOff(_, uuid) => {
+                self.domains.get_mut(&uuid).unwrap().state = DomainState::Stopped { reason: "poweroff" };
+                self.records.get_mut(&uuid).unwrap().ended = true;
+                self.open.remove(&uuid);
+            }
             Step::Remove(_, uuid) => {
                 self.domains.remove(&uuid);
                 self.records.remove(&uuid);
+                self.open.remove(&uuid);
+                self.chains.remove(&DiskId::System(uuid));
             }
+            step => self.apply_capture(step),
         }
     }
 
@@ -222,6 +246,18 @@ impl World {
         record.ended = false;
         record.starts += 1;
         self.records.insert(uuid, record);
+        let names = std::iter::once(DiskName::System)
+            .chain(desired.volumes.iter().cloned().map(DiskName::Volume))
+            .collect::<Vec<_>>();
+        self.chains.entry(DiskId::System(uuid)).or_insert_with(|| bare("system.qcow2", String::new()));
+        let open = names.into_iter().map(|name| {
+            let chain = &self.chains[&DiskId::of(&name, &desired.id, uuid)];
+            let here = |layer: &Layer| self.files.contains(&FileId::Layer(LayerId::of(layer).unwrap()));
+            assert!(chain.layers.iter().all(here), "a layer is lost");
+            (name, chain.active.clone())
+        });
+        let open = open.collect();
+        self.open.insert(uuid, open);
         self.domains
             .insert(uuid, ObservedDomain { instance: desired.id.clone(), state: DomainState::Running });
     }
@@ -236,6 +272,7 @@ impl World {
             for step in plan.steps {
                 if stop_after == 0 {
                     self.taken = None;
+                    self.begin_and_die(&step);
                     stop_after = usize::MAX;
                     break;
                 }
@@ -258,6 +295,16 @@ impl World {
             && self.networks.networks == desired.networks
             && self.networks.watchers == desired.watchers
             && self.networks.mirrors == desired.mirrors
+    }
+}
+
+fn bare(active: &str, incarnation: String) -> Chain {
+    Chain {
+        incarnation,
+        layers: Vec::new(),
+        active: active.to_owned(),
+        format: LayerFormat::Qcow2,
+        disk_bytes: 1 << 20,
     }
 }
 
@@ -432,7 +479,7 @@ fn a_run_is_told_once_for_each_start_when_its_boot_is_over() {
     assert!(!tells(&world), "the controller is away");
     world.now_ms += 1;
     let told = plan(&desired, &world.observe());
-    assert!(crate::status::converged(&world.observe(), &told, &[]), "it is no part of what shall be");
+    assert!(crate::status::converged(&desired, &world.observe(), &told, &[]), "it is no part of what shall be");
     world.converge(&desired, usize::MAX);
     assert!(!tells(&world));
     world.records.get_mut(&uuid).unwrap().starts += 1;
@@ -468,6 +515,8 @@ fn a_volume_name_the_guest_would_see_cut_off_is_refused() {
     let plan = plan(&desired, &World::default().observe());
     assert!(plan.refusals.values().next().unwrap().contains("longer than 16 bytes"));
 }
+
+mod captures;
 
 #[test]
 fn a_router_does_not_stay_for_an_instance_that_goes() {

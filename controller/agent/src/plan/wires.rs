@@ -4,10 +4,12 @@
 //! else's by now, its network's subnet another. netd refuses a document that contradicts itself as a whole, so what is
 //! only kept gives way wherever the two meet.
 
+use super::captures::held_taps;
 use super::{Observed, wanted};
 use crate::store::Wires;
 use controller_api::agent::{DesiredInstance, HostDesired};
 use netd_api::{Desired, MirrorFrom, MirrorTo, Network, Port, Router, Uplink, Watcher};
+use std::collections::BTreeSet;
 use types::Generation;
 
 /// What netd shall hold, not numbered.
@@ -18,6 +20,19 @@ pub(super) fn wanted_networks(desired: &HostDesired, observed: &Observed) -> Des
         watchers: desired.watchers.clone(),
         mirrors: desired.mirrors.clone(),
     };
+    // The controller hears of it later than this: until then it is the source's that passes nothing, for it is gone.
+    let arrived = |instance: &&DesiredInstance| {
+        instance.incarnation.parse().is_ok_and(|guest| observed.arrived.contains(&guest))
+    };
+    let come = desired.instances.iter().filter(arrived).flat_map(|instance| &instance.ports);
+    let come: BTreeSet<&str> = come.map(|port| port.tap.as_str()).collect();
+    for port in all.networks.iter_mut().flat_map(|network| &mut network.ports) {
+        port.held &= !come.contains(port.tap.as_str());
+    }
+    let held = held_taps(desired, observed);
+    for port in all.networks.iter_mut().flat_map(|network| &mut network.ports) {
+        port.held |= held.contains(port.tap.as_str());
+    }
     let domains = observed.domains.as_ref();
     let going = observed.records.iter().filter(|(incarnation, _)| {
         domains.is_none_or(|domains| domains.contains_key(*incarnation))
@@ -36,7 +51,7 @@ pub(super) fn wanted_networks(desired: &HostDesired, observed: &Observed) -> Des
 
 /// An instance's networks with its own ports only, and its watchers. A router stays with the document: another host may
 /// have it by the time that only this instance's ports are left.
-pub(super) fn own_wires(desired: &HostDesired, instance: &DesiredInstance) -> Wires {
+pub(crate) fn own_wires(desired: &HostDesired, instance: &DesiredInstance) -> Wires {
     let own = |tap: &str| instance.ports.iter().any(|own| own.tap == tap);
     let reduced = |network: &Network| Network {
         ports: network.ports.iter().filter(|port| own(&port.tap)).cloned().collect(),

@@ -1,8 +1,11 @@
 //! The views of a guest that runs here.
 
+use crate::chain::{DiskId, format_name};
+use crate::restore::disks_of;
 use crate::work::Works;
 use chassis::clock::unix_ms;
 use controller_api::agent::{DesiredInstance, HostDesired};
+use controller_api::life::{DiskName, LayerFormat};
 use controller_hypervisor::{GuestMemory, Hypervisor};
 use plugins_runtime::introspection::{Disk, Flow, GuestViews, Paging, Region, ViewError};
 use std::collections::BTreeMap;
@@ -66,17 +69,19 @@ impl LiveGuest {
             Some((port.id.clone(), ours.name.to_string()))
         });
         let layout = works.store.layout();
-        let system = LiveDisk {
-            disk: Disk { name: "system".to_owned(), size: instance.image_size_bytes },
-            path: layout.overlay(incarnation),
-            format: "qcow2",
-            copy: layout.look(incarnation),
-        };
-        let volumes = instance.volumes.iter().filter_map(|name| {
-            let path = layout.volume(&instance.id, name);
-            let size = std::fs::metadata(&path).ok()?.len();
-            let disk = Disk { name: name.to_string(), size };
-            Some(LiveDisk { disk, path, format: "raw", copy: layout.look(incarnation) })
+        let disks = disks_of(instance).filter_map(|name| {
+            let disk = DiskId::of(&name, &instance.id, incarnation);
+            let chain = works.disks.chain(&disk)?;
+            let path = layout.active(&disk, &chain);
+            let (name, size) = match name {
+                DiskName::System => ("system".to_owned(), instance.image_size_bytes.max(chain.disk_bytes)),
+                DiskName::Volume(name) if chain.format == LayerFormat::Raw => {
+                    (name.to_string(), std::fs::metadata(&path).ok()?.len())
+                }
+                DiskName::Volume(name) => (name.to_string(), chain.disk_bytes),
+            };
+            let disk = Disk { name, size };
+            Some(LiveDisk { disk, path, format: format_name(chain.format), copy: layout.look(incarnation) })
         });
         Self {
             memory,
@@ -86,7 +91,7 @@ impl LiveGuest {
             asking: Handle::current(),
             registers: OnceLock::new(),
             ports: ports.collect(),
-            disks: std::iter::once(system).chain(volumes).collect(),
+            disks: disks.collect(),
         }
     }
 
