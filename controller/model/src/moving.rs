@@ -367,7 +367,7 @@ fn leave_queue(
     if let Some(why) = bound(cluster, id) {
         return Some(failed(held, why, sight.now_ms));
     }
-    if checkpoint::of(cluster, &id.deployment).any(|(_, checkpoint)| checkpoint.is_under_way()) {
+    if checkpoint::under_way(cluster, &id.deployment).is_some() {
         return waits(held, "a checkpoint of its deployment is being taken");
     }
     if update::rolls(cluster, id) {
