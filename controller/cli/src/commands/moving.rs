@@ -158,6 +158,10 @@ fn line(held: &MoveProgress) -> String {
     }
 }
 
+fn stood(held: &MoveProgress) -> String {
+    if held.phase == MovePhase::Done { format!("{} ms", held.downtime_ms) } else { String::new() }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a duration for people")]
 fn seconds(held: &MoveProgress) -> f64 {
     held.ended_ms.saturating_sub(held.began_ms) as f64 / 1e3
@@ -180,9 +184,7 @@ fn show(all: &[MoveProgress], format: Format) -> Result<(), Failure> {
                     held.to.to_string(),
                     held.phase.to_string(),
                     time::bytes(held.sent_bytes),
-                    (held.phase == MovePhase::Done)
-                        .then(|| format!("{} ms", held.downtime_ms))
-                        .unwrap_or_default(),
+                    stood(held),
                     or_dash(held.reason.as_ref()),
                 ]
             };
