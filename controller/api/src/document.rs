@@ -1,5 +1,6 @@
 //! What people write: YAML documents with `apiVersion`, `kind`, `metadata` and `spec`. Unknown fields are refused.
 
+use crate::health::HealthSpec;
 use crate::interpose::InterpositionSpec;
 use crate::recovery::RecoverySpec;
 use crate::watch::WatchSpec;
@@ -205,6 +206,9 @@ pub struct MemberSpec {
     /// Wishes about its host.
     #[serde(default, skip_serializing_if = "PlacementSpec::is_none")]
     pub placement: PlacementSpec,
+    /// What is asked of it before an update of it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthSpec>,
 }
 
 /// What a member wishes of its host. `site` and `attested` are hard limits; the others are the placement policy's to weigh.

@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod checkpoint;
 pub mod document;
+pub mod health;
 pub mod host;
 pub mod interpose;
 pub mod life;

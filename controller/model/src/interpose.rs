@@ -81,6 +81,7 @@ impl End<'_> {
             memory: None,
             vcpus: None,
             placement: PlacementSpec::default(),
+            health: None,
         }
     }
 }

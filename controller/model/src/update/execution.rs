@@ -8,6 +8,7 @@ use crate::cluster::Cluster;
 use crate::draft::Draft;
 use crate::standing::{self, Condition, Sight, Standing};
 use crate::{checkpoint, expand, moving, record};
+use controller_api::health::ReadyTerm;
 use controller_api::life::Power;
 use controller_api::planned::{OrderStatus as Status, RollOrder};
 use std::collections::{BTreeMap, BTreeSet};
@@ -213,8 +214,8 @@ impl Pass<'_> {
     }
 
     fn begin(&mut self, head: &Head, order: &RollOrder, standing: &Standing) -> Option<RollOrder> {
-        if standing.version == head.target {
-            // Somebody else saw to it: there is nothing to come back to.
+        if standing.version == head.target && !self.turn.rolling.contains_key(&order.instance) {
+            // Somebody else saw to it: nothing is taken down, and there is nothing to come back to.
             return Some(RollOrder { rolled_ms: self.sight.now_ms, ..self.at(order, Status::Rolling) });
         }
         if let Some(why) = self.hindered(head, standing) {
@@ -361,12 +362,11 @@ impl Pass<'_> {
             _ => {}
         }
         let proving_ms = if order.run_ms > 0 { order.soak_ms } else { 0 };
-        if since_roll_ms >= self.bounds.gate_ms.saturating_add(proving_ms) {
+        let gate_ms = self.gate_ms(&standing.id);
+        if since_roll_ms >= gate_ms.saturating_add(proving_ms) {
             let why = standing.unhealthy.as_ref().or(standing.reason.as_ref());
             let why = why.map_or(String::new(), |why| format!(": {why}"));
-            return Some(
-                self.failed(order, format!("it was not ready within {} s{why}", self.bounds.gate_ms / 1_000)),
-            );
+            return Some(self.failed(order, format!("it was not ready within {} s{why}", gate_ms / 1_000)));
         }
         // It began again: what it has proven so far counts no more.
         (order.status == Status::Proving).then(|| self.at(order, Status::Rolling))
@@ -453,6 +453,15 @@ impl Pass<'_> {
 
     fn is_off(&self, id: &InstanceId) -> bool {
         self.draft.cluster.instances.get(id).is_some_and(|instance| instance.power == Power::Off)
+    }
+
+    /// How long a guest of this member may take to become ready, in milliseconds.
+    fn gate_ms(&self, id: &InstanceId) -> u64 {
+        let cluster = &self.draft.cluster;
+        let bundle = cluster.deployments.get(&id.deployment).map(|deployment| &deployment.bundle);
+        let member = bundle.and_then(|bundle| cluster.bundles.get(bundle)?.value.members.get(&id.member));
+        let said = member.and_then(|member| member.health.as_ref()?.ready_within);
+        said.map_or(self.bounds.gate_ms, ReadyTerm::ms)
     }
 
     fn late(&self, order: &RollOrder, bound_ms: u64) -> bool {
