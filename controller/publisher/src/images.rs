@@ -60,6 +60,10 @@ impl Images {
                 let path = folder.join(name);
                 let image = *image;
                 tokio::task::spawn_blocking(move || {
+                    // A pipe would be waited for.
+                    if std::fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
+                        return Err(ImageError::Unreachable(format!("{} is no file", path.display())));
+                    }
                     let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
                     let read =
                         std::fs::File::open(&path).and_then(|file| file.read_exact_at(&mut bytes, start));
