@@ -64,6 +64,7 @@ mod tests {
                 who: "token:t1".into(),
                 action: "apply".into(),
                 object: "bundle/office".into(),
+                why: None,
                 revision: Revision(number),
                 previous,
             });
