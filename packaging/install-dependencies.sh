@@ -21,6 +21,7 @@ main=(
   tcpdump curl jq                 # proofs on the wire
   nbdkit fio rsync iperf3         # figures: other servers, block clients and updates beside ours; streams over a bridge
   transmission-daemon             # another client in the swarm
+  restic                          # reads our backups, and we its; the rival of their figure
   libnbd-bin                      # other block clients: nbdinfo, nbdcopy
   chromium                        # browser tests
 )
