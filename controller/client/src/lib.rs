@@ -12,6 +12,9 @@ pub use frames::Frames;
 pub use lines::Lines;
 
 use controller_api::agent::{JoinAnswer, JoinRequest};
+use controller_api::checkpoint::{
+    CheckpointDiff, CheckpointView, CreateCheckpoint, PinCheckpoint, RestoreCheckpoint, RestoreView, Resume,
+};
 use controller_api::host::{AskMoves, Attest, ChangeLabels, HostService, MovesView, SetService};
 use controller_api::interpose::{InterpositionSpec, MemberPort};
 use controller_api::network::{
@@ -106,6 +109,20 @@ impl ClientError {
 #[derive(Debug, Clone)]
 pub struct Client {
     server: String,
+/// One path segment: a name that holds a slash or a space is another name, never another path.
+fn checkpoint_path(deployment: &DeploymentName, name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let mut path = format!("/v1/deployments/{deployment}/checkpoints/");
+    for byte in name.bytes() {
+        if plain(byte) {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    path
+}
+
     token: Option<String>,
     http: reqwest::Client,
     tls: rustls::ClientConfig,
@@ -461,6 +478,79 @@ impl Client {
     pub async fn rollouts(&self) -> Result<Vec<RolloutView>, ClientError> {
         self.get("/v1/rollouts").await
     }
+    /// Checkpoints of a deployment, newest first.
+    pub async fn checkpoints(&self, deployment: &DeploymentName) -> Result<Vec<CheckpointView>, ClientError> {
+        self.get(&format!("/v1/deployments/{deployment}/checkpoints")).await
+    }
+
+    /// One checkpoint.
+    pub async fn checkpoint(
+        &self,
+        deployment: &DeploymentName,
+        name: &str,
+    ) -> Result<CheckpointView, ClientError> {
+        self.get(&checkpoint_path(deployment, name)).await
+    }
+
+    /// Orders a checkpoint.
+    pub async fn create_checkpoint(
+        &self,
+        deployment: &DeploymentName,
+        wish: &CreateCheckpoint,
+    ) -> Result<CheckpointView, ClientError> {
+        let path = format!("/v1/deployments/{deployment}/checkpoints");
+        self.answer(self.request(Method::POST, &path).json(wish)).await
+    }
+
+    /// Drops a checkpoint, or cancels one that is being taken.
+    pub async fn delete_checkpoint(&self, deployment: &DeploymentName, name: &str) -> Result<(), ClientError> {
+        self.remove(&checkpoint_path(deployment, name)).await
+    }
+
+    /// Forbids that a checkpoint is dropped, or allows it again.
+    pub async fn pin_checkpoint(
+        &self,
+        deployment: &DeploymentName,
+        name: &str,
+        pinned: bool,
+    ) -> Result<CheckpointView, ClientError> {
+        let path = format!("{}/pin", checkpoint_path(deployment, name));
+        self.answer(self.request(Method::PUT, &path).json(&PinCheckpoint { pinned })).await
+    }
+
+    /// What differs from one checkpoint to a later one.
+    pub async fn diff_checkpoints(
+        &self,
+        deployment: &DeploymentName,
+        from: &str,
+        to: &str,
+    ) -> Result<CheckpointDiff, ClientError> {
+        let path = format!("{}/diff", checkpoint_path(deployment, from));
+        self.answer(self.request(Method::GET, &path).query(&[("to", to)])).await
+    }
+
+    /// Goes back to a checkpoint, or makes a new deployment from it.
+    pub async fn restore_checkpoint(
+        &self,
+        deployment: &DeploymentName,
+        name: &str,
+        wish: &RestoreCheckpoint,
+    ) -> Result<RestoreView, ClientError> {
+        let path = format!("{}/restore", checkpoint_path(deployment, name));
+        self.answer(self.request(Method::POST, &path).json(wish)).await
+    }
+
+    /// A checkpoint with memory, then the deployment is off.
+    pub async fn suspend(&self, deployment: &DeploymentName) -> Result<RestoreView, ClientError> {
+        self.answer(self.request(Method::POST, &format!("/v1/deployments/{deployment}/suspend"))).await
+    }
+
+    /// Lets a suspended deployment go on.
+    pub async fn resume(&self, deployment: &DeploymentName, wish: &Resume) -> Result<RestoreView, ClientError> {
+        let path = format!("/v1/deployments/{deployment}/resume");
+        self.answer(self.request(Method::POST, &path).json(wish)).await
+    }
+
 
     /// One rollout, by `publisher/appliance/channel/version/policy`.
     pub async fn rollout(&self, id: &str) -> Result<RolloutView, ClientError> {

@@ -1,17 +1,18 @@
 //! The channel to one host's agent.
 
+use crate::api::PUBLISH_LEN_MAX;
 use crate::app::App;
 use crate::auth::Member;
 use crate::ledger::Writes;
 use crate::live::{ConsoleEvent, Outgoing};
 use crate::problem::{Answer, Refused, blocking};
-use crate::{metainfo, reconcile, recovery};
+use crate::{checkpoints, metainfo, reconcile, recovery};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use chassis::clock::unix_ms;
 use controller_api::agent::{
@@ -39,6 +40,10 @@ pub(crate) fn router() -> Router<App> {
         .route("/agent/v1/images/{digest}", get(image))
         .route("/agent/v1/policies/{digest}", get(component))
         .route("/agent/v1/images/{digest}/runs", post(run).layer(DefaultBodyLimit::max(RUN_LEN_MAX)))
+        .route(
+            "/agent/v1/layers/{digest}",
+            put(checkpoints::put_layer).layer(DefaultBodyLimit::max(PUBLISH_LEN_MAX)),
+        )
 }
 
 async fn image(

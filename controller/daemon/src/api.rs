@@ -2,6 +2,7 @@
 
 mod catalogue;
 mod changes;
+mod checkpoints;
 mod console;
 mod decisions;
 mod documents;
@@ -36,7 +37,7 @@ use utoipa_axum::routes;
 /// Largest body in bytes where no route says otherwise: documents.
 const BODY_LEN_MAX: usize = 1 << 20;
 /// Largest body of a publish: the hashes of a very large image in base64.
-const PUBLISH_LEN_MAX: usize = 64 << 20;
+pub(crate) const PUBLISH_LEN_MAX: usize = 64 << 20;
 /// Largest body with a component: 32 MiB in base64, its signature and settings.
 const COMPONENT_LEN_MAX: usize = 44 << 20;
 
@@ -141,6 +142,13 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(networks::list))
         .routes(routes!(networks::one))
         .routes(routes!(networks::explain))
+        .routes(routes!(checkpoints::list, checkpoints::create))
+        .routes(routes!(checkpoints::one, checkpoints::delete))
+        .routes(routes!(checkpoints::pin))
+        .routes(routes!(checkpoints::diff))
+        .routes(routes!(checkpoints::restore))
+        .routes(routes!(checkpoints::suspend))
+        .routes(routes!(checkpoints::resume))
         .routes(routes!(networks::flows))
         .routes(routes!(networks::capture))
         .layer(DefaultBodyLimit::max(BODY_LEN_MAX))

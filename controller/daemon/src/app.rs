@@ -4,7 +4,7 @@ use crate::identity::Authority;
 use crate::ledger::Ledger;
 use crate::library::Library;
 use crate::live::Live;
-use crate::planned;
+use crate::{checkpoints, planned};
 use crate::policies::Policies;
 use crate::recovery::Leases;
 use crate::tracker::Tracker;
@@ -77,7 +77,9 @@ impl App {
         // What is interposed comes into its path when it is ready.
         let via = changed.iter().any(|id| cluster.vias.contains_key(id));
         // A policy may have waited for it.
-        let awaited = changed.iter().any(|id| planned::awaits(&cluster, id));
+        let awaited = changed
+            .iter()
+            .any(|id| planned::awaits(&cluster, id) || checkpoints::awaits(&cluster, id));
         let deployments: std::collections::BTreeSet<_> =
             changed.iter().map(|id| id.deployment.to_string()).collect();
         for id in changed {

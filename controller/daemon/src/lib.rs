@@ -14,6 +14,7 @@ mod agents;
 mod api;
 mod app;
 mod auth;
+mod checkpoints;
 pub mod config;
 mod dashboard;
 mod decide;

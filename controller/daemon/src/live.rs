@@ -123,6 +123,7 @@ impl Live {
                 || old.problems != status.problems
                 || old.generation != status.generation
                 || old.streamer_up != status.streamer_up
+                || old.captures != status.captures
         });
         seen.seen_ms = now_ms;
         seen.instances = Arc::new(instances);

@@ -5,6 +5,7 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use controller_api::rest::SignedVersion;
 use std::path::Path;
 use streamer_api::{MANIFEST_FORMAT, Manifest};
+use types::Digest;
 
 /// Deepest nesting that is read.
 const DEPTH_MAX: u32 = 16;
@@ -111,26 +112,44 @@ pub(crate) struct Described {
     pub(crate) pieces: u32,
     /// Members only may fetch it (BEP 27).
     pub(crate) private: bool,
+    /// Bytes of the image.
+    pub(crate) size_bytes: u64,
+}
+
+/// Checks that metainfo and manifest describe the file of a checkpoint with this digest.
+pub(crate) fn check_layer(image: &Digest, manifest: &[u8], metainfo: &[u8]) -> Result<Described, String> {
+    let found = crate::reconcile::digest(manifest);
+    if found != *image {
+        return Err(format!("the manifest's digest is {found}, not {image}"));
+    }
+    let parsed: Manifest =
+        serde_json::from_slice(manifest).map_err(|error| format!("the manifest cannot be read: {error}"))?;
+    check_image((image, parsed.size_bytes), manifest, metainfo)
 }
 
 /// Checks that metainfo, manifest and what was signed describe one image.
 pub(crate) fn check(signed: &SignedVersion, manifest: &[u8], metainfo: &[u8]) -> Result<Described, String> {
+    check_image((&signed.image, signed.size_bytes), manifest, metainfo)
+}
+
+fn check_image(
+    (image, size_bytes): (&Digest, u64),
+    manifest: &[u8],
+    metainfo: &[u8],
+) -> Result<Described, String> {
     let digest_found = crate::reconcile::digest(manifest);
-    if digest_found != signed.image {
-        return Err(format!("the manifest's digest is {digest_found}, signed is {}", signed.image));
+    if digest_found != *image {
+        return Err(format!("the manifest's digest is {digest_found}, signed is {image}"));
     }
     let manifest: Manifest =
         serde_json::from_slice(manifest).map_err(|error| format!("the manifest cannot be read: {error}"))?;
     if manifest.format != MANIFEST_FORMAT {
         return Err(format!("the manifest has format {:?}, known is {MANIFEST_FORMAT}", manifest.format));
     }
-    if manifest.size_bytes != signed.size_bytes
-        || signed.size_bytes == 0
-        || !signed.size_bytes.is_multiple_of(512)
-    {
+    if manifest.size_bytes != size_bytes || size_bytes == 0 || !size_bytes.is_multiple_of(512) {
         return Err(format!(
-            "the manifest has {} bytes, signed are {} (not zero, a multiple of 512)",
-            manifest.size_bytes, signed.size_bytes
+            "the manifest has {} bytes, signed are {size_bytes} (not zero, a multiple of 512)",
+            manifest.size_bytes
         ));
     }
     if !manifest.piece_bytes.is_power_of_two() || !PIECE_BYTES.contains(&manifest.piece_bytes) {
@@ -150,7 +169,7 @@ pub(crate) fn check(signed: &SignedVersion, manifest: &[u8], metainfo: &[u8]) ->
         ));
     }
     let (info_hash, private) = check_metainfo(&manifest, pieces, metainfo)?;
-    Ok(Described { info_hash, pieces: count(&manifest), private })
+    Ok(Described { info_hash, pieces: count(&manifest), private, size_bytes })
 }
 
 fn check_metainfo(manifest: &Manifest, pieces: u64, metainfo: &[u8]) -> Result<(String, bool), String> {
@@ -260,6 +279,7 @@ mod tests {
                 "hardware": {"vcpus": 1, "memory": "64MiB"}, "disks": {},
             }))
             .unwrap(),
+            untested: None,
         };
         check(&signed, &manifest, &[b"d4:info", info.as_slice(), b"e"].concat())
     }

@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::decide::{self, Decided, Subject};
 use crate::ledger::Writes;
 use crate::problem::{Answer, Refused};
-use crate::{moving, planned, questions, recovery, updates};
+use crate::{checkpoints, moving, planned, questions, recovery, updates};
 use chassis::clock::unix_ms;
 use chassis::reconcile::{Pass, Reconciler};
 use controller_api::rest::{ChoiceView, DecisionView, ProblemCode};
@@ -44,6 +44,10 @@ impl Reconciler for Reconcile {
             log(&refused);
             Some(RETRY)
         });
+        let kept = checkpoints::pass(&self.app).await.unwrap_or_else(|refused| {
+            log(&refused);
+            Some(RETRY)
+        });
         let moved = moving::pass(&self.app).await.unwrap_or_else(|refused| {
             log(&refused);
             Some(RETRY)
@@ -64,7 +68,7 @@ impl Reconciler for Reconcile {
             Some(RETRY)
         });
         let retry = waiting.then_some(RETRY);
-        Pass { status: (), retry_after: retry.into_iter().chain(recovered).chain(moved).chain(updated).chain(planned).min() }
+        Pass { status: (), retry_after: retry.into_iter().chain(recovered).chain(moved).chain(updated).chain(planned).chain(kept).min() }
     }
 }
 

@@ -3,11 +3,13 @@
 use super::{files, order, restore};
 use crate::cluster::Cluster;
 use crate::draft::Draft;
+use crate::moving;
 use crate::record::{self, Checkpoint, CheckpointCause, Part, Then, Verified};
 use crate::standing::Sight;
 use controller_api::agent::{InstanceState, InstanceStatus};
 use controller_api::checkpoint::{CheckpointPhase as Phase, PAUSE_MS_PER_GIB, runs};
 use controller_api::life::{CaptureState, CaptureStatus, CaptureStep, DesiredCapture, Power};
+use controller_api::moving::MovePhase;
 use std::collections::BTreeMap;
 use types::{DeploymentName, HostName, InstanceId, MemberName};
 
@@ -190,10 +192,19 @@ impl Step<'_> {
                 waits = Some(format!("host {} of {id} is out of reach", part.host));
                 break;
             }
+            if moving::of(self.cluster, &id).is_some_and(|held| held.phase != MovePhase::Queued) {
+                waits = Some(format!("{id} is moving to another host"));
+                break;
+            }
             let state = self.instance(member, part).map(|status| status.state);
             if !matches!(
                 state,
-                Some(InstanceState::Booting | InstanceState::Ready | InstanceState::Stopped | InstanceState::Failed)
+                Some(
+                    InstanceState::Booting
+                        | InstanceState::Ready
+                        | InstanceState::Stopped
+                        | InstanceState::Failed
+                )
             ) {
                 waits = Some(format!("{id} is being prepared on host {}", part.host));
                 break;
@@ -241,10 +252,13 @@ impl Step<'_> {
         }
         let held = |part: &Part| part.state == CaptureState::Held && self.sight.online.contains(&part.host);
         let late: Vec<String> = self.late(|part| !held(part));
+        if self.sight.now_ms >= self.end_of_hold_ms() {
+            // Those that were held in time have waited long enough, too.
+            let late = if late.is_empty() { self.late(|_| true) } else { late };
+            return self.fail(work, self.overdue("were not held", &late));
+        }
         if late.is_empty() {
             self.held.phase = Phase::Taking;
-        } else if self.sight.now_ms >= self.end_of_hold_ms() {
-            return self.fail(work, self.overdue("were not held", &late));
         }
         work.due(self.end_of_hold_ms());
     }
@@ -344,8 +358,7 @@ impl Step<'_> {
         self.held.then = Then::Nothing;
         let wish = restore::Restore { members, with_memory };
         // The order stands in the record, so that it is done once whatever ends meanwhile.
-        let done =
-            work.attempt(|draft| restore::restore(draft, self.deployment, &checkpoint, &wish, fresh));
+        let done = work.attempt(|draft| restore::restore(draft, self.deployment, &checkpoint, &wish, fresh));
         match done {
             Ok(()) => {
                 work.event(self.deployment, "deployment-restored", format!("to checkpoint {checkpoint}"));
@@ -451,7 +464,8 @@ fn verify(work: &mut Work<'_>, sight: Sight<'_>) {
         let host = work.base.placements.get(id).map(|placement| &placement.host);
         let said = host.filter(|host| sight.online.contains(*host)).and_then(|host| sight.observed.get(host));
         let said = said.and_then(|status| {
-            let own = |status: &&InstanceStatus| status.id == *id && status.incarnation == instance.incarnation;
+            let own =
+                |status: &&InstanceStatus| status.id == *id && status.incarnation == instance.incarnation;
             status.instances.iter().find(own)
         });
         let state = said.map(|status| status.state);

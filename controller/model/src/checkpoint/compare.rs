@@ -23,7 +23,9 @@ pub fn compare(
         let held = find(cluster, deployment, name)?;
         match held.is_restorable() {
             true => Ok(held),
-            false => Err(Refusal::Conflict(format!("checkpoint {name} is not taken: there is nothing to compare"))),
+            false => {
+                Err(Refusal::Conflict(format!("checkpoint {name} is not taken: there is nothing to compare")))
+            }
         }
     };
     let (earlier, later) = (taken(from)?, taken(to)?);
@@ -34,8 +36,11 @@ pub fn compare(
 
 fn member(name: &MemberName, earlier: &Checkpoint, later: &Checkpoint) -> MemberDiff {
     let (before, after) = (earlier.parts.get(name), later.parts.get(name));
-    let disks: BTreeSet<&DiskName> =
-        [before, after].into_iter().flatten().flat_map(|part| part.disks.iter().map(|disk| &disk.disk)).collect();
+    let disks: BTreeSet<&DiskName> = [before, after]
+        .into_iter()
+        .flatten()
+        .flat_map(|part| part.disks.iter().map(|disk| &disk.disk))
+        .collect();
     MemberDiff {
         member: name.clone(),
         version_from: before.map(|part| part.version.clone()),
@@ -52,17 +57,14 @@ fn layers<'a>(part: Option<&'a Part>, disk: &DiskName) -> Vec<&'a Layer> {
 
 fn differs(disk: &DiskName, before: Option<&Part>, after: Option<&Part>) -> DiskDiff {
     let (before, after) = (layers(before, disk), layers(after, disk));
-    let same = |a: &Layer, b: &Layer| {
-        (&a.checkpoint, &a.instance, &a.disk) == (&b.checkpoint, &b.instance, &b.disk)
-    };
+    let same =
+        |a: &Layer, b: &Layer| (&a.checkpoint, &a.instance, &a.disk) == (&b.checkpoint, &b.instance, &b.disk);
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let added = || after.iter().filter(|layer| !before.iter().any(|old| same(old, layer)));
     DiskDiff {
         disk: disk.clone(),
         written_bytes: added().fold(0_u64, |sum, layer| sum.saturating_add(layer.file_bytes)),
         layers_added: count(added().count()),
-        layers_gone: count(
-            before.iter().filter(|layer| !after.iter().any(|new| same(new, layer))).count(),
-        ),
+        layers_gone: count(before.iter().filter(|layer| !after.iter().any(|new| same(new, layer))).count()),
     }
 }

@@ -110,7 +110,11 @@ fn holder<'a>(
 
 /// Where each member's files are wholly, as hosts say: `(bytes here, bytes of all)` is for those who show it.
 #[must_use]
-pub fn replica_hosts(cluster: &Cluster, observed: &crate::placement::Observed, part: &record::Part) -> Vec<HostName> {
+pub fn replica_hosts(
+    cluster: &Cluster,
+    observed: &crate::placement::Observed,
+    part: &record::Part,
+) -> Vec<HostName> {
     let wanted: BTreeMap<String, Digest> =
         part.files().flatten().map(|digest| (digest.to_string(), digest)).collect();
     if wanted.is_empty() || part.files().any(|file| file.is_none()) {

@@ -42,7 +42,10 @@ impl Order {
 
 /// The checkpoint of a deployment that is being taken.
 #[must_use]
-pub fn under_way<'a>(cluster: &'a Cluster, deployment: &'a DeploymentName) -> Option<(&'a str, &'a Checkpoint)> {
+pub fn under_way<'a>(
+    cluster: &'a Cluster,
+    deployment: &'a DeploymentName,
+) -> Option<(&'a str, &'a Checkpoint)> {
     all(cluster, deployment).find(|(_, held)| held.is_under_way())
 }
 
@@ -103,7 +106,8 @@ pub fn request(
     };
     let pause_max_ms = order.pause_max_ms.unwrap_or(PAUSE_MS_DEFAULT);
     if !PAUSE_MS.contains(&pause_max_ms) {
-        let message = format!("pause_max_ms is {} to {}, not {pause_max_ms}", PAUSE_MS.start(), PAUSE_MS.end());
+        let message =
+            format!("pause_max_ms is {} to {}, not {pause_max_ms}", PAUSE_MS.start(), PAUSE_MS.end());
         return Err(Refusal::Unfit(message));
     }
     let checkpoint = Checkpoint {

@@ -6,7 +6,7 @@
 
 use super::order::find;
 use crate::apply::Refusal;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Stored};
 use crate::draft::Draft;
 use crate::record::{self, Checkpoint, Part, Verified};
 use crate::standing::Sight;
@@ -127,7 +127,9 @@ fn restorable<'a>(
         return Err(Refusal::Conflict(format!("checkpoint {name} is damaged: {why}")));
     }
     if held.parts.is_empty() {
-        return Err(Refusal::Conflict(format!("checkpoint {name} is of no member: there is nothing to restore")));
+        return Err(Refusal::Conflict(format!(
+            "checkpoint {name} is of no member: there is nothing to restore"
+        )));
     }
     Ok(held)
 }
@@ -232,6 +234,17 @@ fn host_of(
     if !cluster.hosts.contains_key(&part.host) {
         return Err(Refusal::Conflict(format!(
             "the files of {id} were only on host {}, which is gone: choose another checkpoint",
+            part.host
+        )));
+    }
+    let stays = |((owner, name), volume): &(&(InstanceId, VolumeName), &Stored<record::Volume>)| {
+        let captured = part.disks.iter().any(|disk| disk.disk == DiskName::Volume(name.clone()));
+        owner == id && !captured && volume.host.as_ref().is_some_and(|host| *host != part.host)
+    };
+    if let Some(((_, name), _)) = cluster.volumes.iter().find(stays) {
+        return Err(Refusal::Conflict(format!(
+            "the files of {id} are only on host {} yet, and its volume {name}, which they do not hold, is on another: \
+             wait until the checkpoint is complete",
             part.host
         )));
     }

@@ -6,13 +6,13 @@ use super::{of, out_of_reach};
 use crate::apply::Refusal;
 use crate::cluster::{Cluster, Stored};
 use crate::draft::Draft;
+use crate::expand;
 use crate::placement::{self, Census};
 use crate::record::{self, Checkpoint, CheckpointCause, Then};
 use crate::standing::Sight;
-use crate::expand;
-use controller_api::life::Power;
+use controller_api::life::{DiskName, Power};
 use std::collections::BTreeSet;
-use types::{DeploymentName, HostName, InstanceId, SiteName};
+use types::{DeploymentName, HostName, InstanceId, SiteName, VolumeName};
 
 /// Where a deployment is resumed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -87,6 +87,9 @@ pub fn resume(
         })?,
     };
     let held = find(cluster, deployment, &name)?.clone();
+    if let Some(why) = uncaptured(cluster, deployment, &held).filter(|_| *to != Where::Here) {
+        return Err(Refusal::Conflict(why));
+    }
     match to {
         Where::Here => {
             if let Some(refusal) = out_of_reach(cluster, sight, deployment, &BTreeSet::new()) {
@@ -108,6 +111,21 @@ pub fn resume(
         draft.put(record::checkpoint_key(deployment, &name), &done);
     }
     Ok(name)
+}
+
+/// A volume that would be left behind, and removed there: the checkpoint does not know it.
+fn uncaptured(cluster: &Cluster, deployment: &DeploymentName, held: &Checkpoint) -> Option<String> {
+    let unknown = |(id, name): &&(InstanceId, VolumeName)| {
+        let disks = held.parts.get(&id.member).map(|part| part.disks.as_slice()).unwrap_or_default();
+        !disks.iter().any(|disk| disk.disk == DiskName::Volume(name.clone()))
+    };
+    let mut own = cluster.volumes.iter().filter(|((id, _), volume)| {
+        id.deployment == *deployment && cluster.instances.contains_key(id) && volume.host.is_some()
+    });
+    let (id, name) = own.find(|(key, _)| unknown(key)).map(|(key, _)| key)?;
+    Some(format!(
+        "volume {id}/{name} is in no file of the checkpoint: resume where it is, or name another one"
+    ))
 }
 
 fn power_on(draft: &mut Draft, deployment: &DeploymentName) {
@@ -169,8 +187,9 @@ fn at_site(
         return Err(Refusal::Conflict(format!("at site {site}: {}: {}", finding.path, finding.message)));
     }
     draft.put(format!("deployments/{deployment}"), &moved);
-    expand::expand(draft, deployment, fresh)
-        .map_err(|finding| Refusal::Conflict(format!("at site {site}: {}: {}", finding.path, finding.message)))
+    expand::expand(draft, deployment, fresh).map_err(|finding| {
+        Refusal::Conflict(format!("at site {site}: {}: {}", finding.path, finding.message))
+    })
 }
 
 /// Places all members on one host, within the hard limits.
