@@ -1,10 +1,10 @@
-//! Figures of the streamer, of netd and of policies, measured beside their peers: real daemons, real guests, shaped links.
+//! Figures of the streamer, of netd, of policies and of appliances' lives, measured beside their peers: real daemons, real guests, shaped links.
 //!
 //! Every daemon runs in a network namespace of its own; links are shaped both ways at a switch that is a namespace too.
 //! The arms of a comparison take turns within each round, and a figure is a median over rounds, never the best of them.
 //! What was a real guest and what a replay is said in each figure's note.
 //!
-//! Start reading at [`netd`] for switches; at [`plugins`] for policies; at [`streamer`] for disks, then [`lab`] (what the arms stand on) and one arm, such as [`arms::boot`].
+//! Start reading at [`netd`] for switches; at [`plugins`] for policies; at [`life`] for checkpoints and backups; at [`streamer`] for disks, then [`lab`] (what the arms stand on) and one arm, such as [`arms::boot`].
 //!
 //! Invariants:
 //! - No link is ever made in the machine's own network namespace: namespaces exist as open files of this process, so
@@ -16,6 +16,7 @@ mod figures;
 mod guest;
 mod lab;
 mod leash;
+mod life;
 mod nbd;
 mod netd;
 mod network;
@@ -46,6 +47,8 @@ enum Command {
     Netd(netd::Arguments),
     /// Measure policies; prints `figure NAME VALUE UNIT` lines and writes them as JSON.
     Plugins(plugins::Arguments),
+    /// Measure what it costs to keep appliances' states; prints `figure NAME VALUE UNIT` lines and writes them as JSON.
+    Life(life::Arguments),
     /// Be the native policy at the other end of a pipe.
     #[command(hide = true)]
     PipePolicy,
@@ -62,6 +65,7 @@ async fn main() -> ExitCode {
             Command::Netd(arguments) => netd::run(&arguments).await,
             // Nothing in there waits: it may have the thread.
             Command::Plugins(arguments) => tokio::task::block_in_place(|| plugins::run(&arguments)),
+            Command::Life(arguments) => tokio::task::block_in_place(|| life::run(&arguments)),
             Command::PipePolicy => tokio::task::block_in_place(plugins::serve_pipe),
             Command::Record(arguments) => recording::run(&arguments).await,
         }
