@@ -90,6 +90,9 @@ pub(crate) enum Command {
     Move(commands::moving::Args),
     /// Which instances would be better off on other hosts, and move them there
     Rebalance(commands::host::RebalanceArgs),
+    /// Updates on their way: waves of instances that go to a new version
+    #[command(subcommand)]
+    Rollout(commands::rollout::Command),
     /// Tokens for people and programs
     #[command(subcommand)]
     Token(commands::token::Command),

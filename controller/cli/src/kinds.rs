@@ -3,7 +3,7 @@
 use crate::output::{Row, or_dash};
 use crate::time;
 use controller_api::agent::InstanceState;
-use controller_api::planned::{OrderStatus, RolloutView};
+use controller_api::planned::RolloutView;
 use controller_api::rest::{
     ApplianceView, AuditEntry, BundleView, DecisionView, DeploymentView, Event, HostView, InstanceView,
     PolicyView, SiteView, TokenView, VolumeView,
@@ -342,18 +342,19 @@ impl Row for DecisionView {
 }
 
 impl Row for RolloutView {
-    const COLUMNS: &'static [&'static str] = &["NAME", "STEP", "AT-TARGET", "ORDERED", "STARTED", "REASON"];
+    const COLUMNS: &'static [&'static str] = &["NAME", "STEP", "AT-TARGET", "UNDER-WAY", "STARTED", "REASON"];
     const WIDE: &'static [&'static str] = &["NEXT", "DECISION"];
     fn name(&self) -> String {
         self.id.clone()
     }
     fn cells(&self, now_ms: u64) -> Vec<String> {
-        let pending = self.orders.iter().filter(|order| order.status == OrderStatus::Pending).count();
+        let under_way = self.orders.iter().filter(|order| order.status.is_under_way()).count();
+        let step = if self.paused.is_some() { format!("{}, paused", self.step) } else { self.step.clone() };
         vec![
             Row::name(self),
-            self.step.clone(),
+            step,
             format!("{}/{}", self.at_target, self.instances),
-            format!("{pending} pending"),
+            format!("{under_way} of {}", self.orders.len()),
             format!("{} ago", time::age(self.started_ms, now_ms)),
             self.reasons.first().cloned().unwrap_or_default(),
         ]
@@ -395,7 +396,7 @@ impl Row for Event {
 
 impl Row for AuditEntry {
     const COLUMNS: &'static [&'static str] = &["NUMBER", "TIME", "WHO", "ACTION", "OBJECT"];
-    const WIDE: &'static [&'static str] = &["REVISION", "PREVIOUS"];
+    const WIDE: &'static [&'static str] = &["WHY", "REVISION", "PREVIOUS"];
     fn name(&self) -> String {
         self.number.to_string()
     }
@@ -404,7 +405,7 @@ impl Row for AuditEntry {
         vec![number, time::utc(self.at_ms), self.who.clone(), self.action.clone(), self.object.clone()]
     }
     fn wide_cells(&self, _now_ms: u64) -> Vec<String> {
-        vec![self.revision.to_string(), self.previous.short()]
+        vec![or_dash(self.why.as_ref()), self.revision.to_string(), self.previous.short()]
     }
 }
 

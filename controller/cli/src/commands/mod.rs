@@ -18,6 +18,7 @@ pub(crate) mod network;
 pub(crate) mod playground;
 pub(crate) mod moving;
 pub(crate) mod policy;
+pub(crate) mod rollout;
 pub(crate) mod site;
 pub(crate) mod stream;
 pub(crate) mod token;
@@ -64,6 +65,7 @@ pub(crate) async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Host(command) => host::run(&session()?, command).await,
         Command::Site(command) => site::run(&session()?, command).await,
         Command::Rebalance(args) => host::rebalance(&session()?, args).await,
+        Command::Rollout(command) => rollout::run(&session()?, command).await,
         Command::Token(command) => token::run(&session()?, command).await,
         Command::Policy(policy::Command::Local(command)) => policy::local::run(global.output, command).await,
         Command::Policy(command) => policy::run(&session()?, command).await,
