@@ -209,6 +209,19 @@ pub struct MemberSpec {
     /// What is asked of it before an update of it counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthSpec>,
+    /// What its cloud-init is told.
+    #[serde(default, rename = "cloudInit", skip_serializing_if = "Option::is_none")]
+    pub cloud_init: Option<CloudInitSpec>,
+}
+
+/// What a guest's cloud-init (or what else reads NoCloud) is told. It is no place for secrets: whoever may read documents
+/// reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CloudInitSpec {
+    /// The whole of `user-data`, beginning with `#cloud-config`, `#!` or `## template: jinja`; at most 32 KiB.
+    #[serde(rename = "userData")]
+    pub user_data: String,
 }
 
 /// What a member wishes of its host. `site` and `attested` are hard limits; the others are the placement policy's to weigh.
@@ -378,6 +391,9 @@ pub struct DeploymentSpec {
     /// What happens when a host of its instances is lost; absent: they stay there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<RecoverySpec>,
+    /// What a member's cloud-init is told here, instead of what its bundle says.
+    #[serde(default, rename = "cloudInit", skip_serializing_if = "BTreeMap::is_empty")]
+    pub cloud_init: BTreeMap<MemberName, CloudInitSpec>,
 }
 
 /// Hosts that share a fast network.
@@ -469,6 +485,17 @@ pub struct ApplianceSpec {
     /// User volumes it expects.
     #[serde(default)]
     pub volumes: Vec<VolumeName>,
+    /// How it is known to have started, when it is booted before publishing; absent: it says `ready` on its health port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smoke: Option<SmokeSpec>,
+}
+
+/// What a guest that knows no health port shows once it has started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SmokeSpec {
+    /// This text on its serial console, 1 to 256 bytes.
+    pub console: String,
 }
 
 /// Processors and memory.

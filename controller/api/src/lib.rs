@@ -18,4 +18,5 @@ pub mod policy;
 pub mod recovery;
 pub mod rest;
 pub mod stream;
+pub mod subscription;
 pub mod watch;

@@ -13,6 +13,9 @@
 //! | `GET /v1/appliances`, `/v1/appliances/{publisher}/{name}` | | [`ApplianceView`] |
 //! | `POST /v1/appliances` | [`PublishVersion`] | [`ApplianceView`] |
 //! | `PUT /v1/publishers/{name}` | [`PublisherKey`] | 204; 409 if another key is known |
+//! | `GET /v1/subscriptions`, `/v1/subscriptions/{publisher}` | | [`SubscriptionView`](crate::subscription::SubscriptionView) |
+//! | `PUT /v1/subscriptions/{publisher}`, `POST /v1/subscriptions/{publisher}/refresh` | [`Subscribe`](crate::subscription::Subscribe) | [`SubscriptionView`](crate::subscription::SubscriptionView) |
+//! | `DELETE /v1/subscriptions/{publisher}` | | 204: what is in the catalogue stays |
 //! | `GET /v1/policies`, `/v1/policies/{name}` | | [`PolicyView`] |
 //! | `PUT /v1/policies/{name}`, `PUT /v1/policies/{name}/candidate` | [`PutPolicy`](crate::policy::PutPolicy) | [`PolicyView`] |
 //! | `PUT /v1/policies/{name}/settings` | [`SetPolicySettings`](crate::policy::SetPolicySettings) | [`PolicyView`] |
@@ -340,6 +343,12 @@ pub struct CatalogueVersion {
     pub size_bytes: u64,
     /// The virtual hardware.
     pub spec: ApplianceSpec,
+    /// Its publisher withdrew it, and why: no channel leads to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub yanked: Option<String>,
+    /// Why its publisher did not boot it before publishing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untested: Option<String>,
 }
 
 /// A publisher's key.
@@ -389,6 +398,9 @@ pub struct SignedVersion {
     pub size_bytes: u64,
     /// The virtual hardware.
     pub spec: ApplianceSpec,
+    /// Why it was not booted before publishing; absent if it was, or by a program that did not know of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untested: Option<String>,
 }
 
 /// Ask for a one-time join token.

@@ -68,6 +68,12 @@ pub(crate) enum Command {
     /// Publish appliances and look at the catalogue
     #[command(subcommand)]
     Appliance(commands::appliance::Command),
+    /// A publisher's repository and its keys
+    #[command(subcommand)]
+    Publisher(commands::publisher::Command),
+    /// Follow publishers' repositories
+    #[command(subcommand)]
+    Catalog(commands::catalog::Command),
     /// Make documents so: bundles, deployments, sites
     Apply(commands::apply::Args),
     /// Show what applying would change; exit 1 if anything

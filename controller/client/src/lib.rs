@@ -33,6 +33,7 @@ use controller_api::rest::{
     PublishVersion, PublisherKey, SiteView, TokenRequest, TokenView, VersionView, VolumeView,
 };
 use controller_api::stream::{HoldRequest, HoldView, LimitScope, LimitsView, StreamView};
+use controller_api::subscription::{Subscribe, SubscriptionView};
 use reqwest::{Method, RequestBuilder, Response};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde::de::DeserializeOwned;
@@ -50,6 +51,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest time for an answer about a component: an interpreter takes a quarter of a minute to compile, longer on a
 /// busy controller.
 const COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Longest time for an answer about a publisher's repository: it may be far away.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -638,6 +642,32 @@ impl Client {
     pub async fn put_publisher(&self, name: &PublisherName, key: &PublisherKey) -> Result<(), ClientError> {
         let request = self.request(Method::PUT, &format!("/v1/publishers/{name}")).json(key);
         self.send(request.timeout(ANSWER_TIMEOUT)).await.map(drop)
+    }
+
+    /// Publishers' repositories that are followed.
+    pub async fn subscriptions(&self) -> Result<Vec<SubscriptionView>, ClientError> {
+        self.get("/v1/subscriptions").await
+    }
+
+    /// Follows a publisher's repository. It is looked at first, which may take minutes.
+    pub async fn subscribe(
+        &self,
+        publisher: &PublisherName,
+        request: &Subscribe,
+    ) -> Result<SubscriptionView, ClientError> {
+        let put = self.request(Method::PUT, &format!("/v1/subscriptions/{publisher}")).json(request);
+        self.answer_within(put, LOOK_TIMEOUT).await
+    }
+
+    /// Looks at a repository now.
+    pub async fn refresh_subscription(&self, publisher: &PublisherName) -> Result<SubscriptionView, ClientError> {
+        let post = self.request(Method::POST, &format!("/v1/subscriptions/{publisher}/refresh"));
+        self.answer_within(post, LOOK_TIMEOUT).await
+    }
+
+    /// Follows a repository no more.
+    pub async fn unsubscribe(&self, publisher: &PublisherName) -> Result<(), ClientError> {
+        self.remove(&format!("/v1/subscriptions/{publisher}")).await
     }
 
     /// Installed policies.

@@ -38,6 +38,7 @@ pub(crate) fn router() -> Router<App> {
     Router::new()
         .route("/agent/v1/channel", get(channel))
         .route("/agent/v1/images/{digest}", get(image))
+        .route("/agent/v1/images/{digest}/bytes", get(crate::subscriptions::bytes))
         .route("/agent/v1/policies/{digest}", get(component))
         .route("/agent/v1/images/{digest}/runs", post(run).layer(DefaultBodyLimit::max(RUN_LEN_MAX)))
         .route(
@@ -60,7 +61,7 @@ async fn image(
     let read = |path| async move { tokio::fs::read(path).await.map_err(|error| Refused::internal(&error)) };
     let (metainfo, manifest) = (Base64(read(torrent).await?), Base64(read(manifest).await?));
     let mut source = ImageSource::new(metainfo, manifest, app.tracker_url.clone());
-    source.web_seed = record.web_seed;
+    source.web_seed = crate::subscriptions::web_seed(&app, &digest, &record);
     source.profiles = blocking(move || Ok(app.library.served(&digest).profiles)).await?;
     Ok(Json(source))
 }

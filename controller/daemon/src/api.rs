@@ -17,6 +17,7 @@ mod policies;
 mod recovery;
 mod rollouts;
 mod streams;
+mod subscriptions;
 mod tokens;
 
 use crate::app::App;
@@ -113,6 +114,9 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(catalogue::appliances))
         .routes(routes!(catalogue::appliance))
         .routes(routes!(catalogue::put_publisher))
+        .routes(routes!(subscriptions::list))
+        .routes(routes!(subscriptions::one, subscriptions::put, subscriptions::delete))
+        .routes(routes!(subscriptions::refresh))
         .routes(routes!(policies::list))
         .routes(routes!(policies::delete_candidate))
         .routes(routes!(policies::promote))

@@ -6,6 +6,7 @@ use crate::library::Library;
 use crate::live::Live;
 use crate::{checkpoints, planned};
 use crate::policies::Policies;
+use crate::subscriptions::Turns;
 use crate::recovery::Leases;
 use crate::tracker::Tracker;
 use chassis::reconcile::Hint;
@@ -33,6 +34,10 @@ pub(crate) struct Parts {
     pub(crate) tracker_url: String,
     /// Guests on their way at once.
     pub(crate) moves_max: usize,
+    /// `https://NAME:PORT`, as hosts reach us.
+    pub(crate) public_url: String,
+    /// When which publisher's repository is looked at.
+    pub(crate) turns: Turns,
     pub(crate) state_dir: PathBuf,
     /// What guests read of each image.
     pub(crate) library: Library,

@@ -77,10 +77,14 @@ impl Config {
     /// Announce URL.
     #[must_use]
     pub fn tracker(&self, port: u16) -> String {
-        self.tracker_url.clone().unwrap_or_else(|| {
-            let name = self.public_names.first().map_or("localhost", String::as_str);
-            let name = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
-            format!("https://{name}:{port}/announce")
-        })
+        self.tracker_url.clone().unwrap_or_else(|| format!("{}/announce", self.public_url(port)))
+    }
+
+    /// As hosts and people reach it.
+    #[must_use]
+    pub fn public_url(&self, port: u16) -> String {
+        let name = self.public_names.first().map_or("localhost", String::as_str);
+        let name = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
+        format!("https://{name}:{port}")
     }
 }

@@ -389,6 +389,7 @@ pub(crate) fn change_of(key: &str, revision: Revision) -> Option<Change> {
         "schedules" | "checkpoints" => {
             ("deployments", name.split_once('/').map_or(name, |(deployment, _)| deployment).to_owned())
         }
+        "subscriptions" => ("subscriptions", name.to_owned()),
         "versions" | "channels" => ("appliances", name.rsplit_once('/')?.0.to_owned()),
         _ => return None,
     };

@@ -13,6 +13,7 @@ use crate::policies::Policies;
 use crate::problem::Answer;
 use crate::reconcile::Reconcile;
 use crate::recovery::Leases;
+use crate::subscriptions::{self, Turns};
 use crate::tracker::Tracker;
 use controller_api::policy::PolicyOrigin;
 use controller_model::record;
@@ -93,6 +94,7 @@ impl Server {
             state_dir.join("images"),
             state_dir.join("policies"),
             state_dir.join("profiles"),
+            state_dir.join("subscriptions"),
         ] {
             make_folder(&folder)?;
         }
@@ -113,6 +115,8 @@ impl Server {
             tracker: Mutex::new(Tracker::default()),
             tracker_url: config.tracker(address.port()),
             moves_max: config.moves_max.max(1),
+            public_url: config.public_url(address.port()),
+            turns: Turns::default(),
             state_dir: state_dir.clone(),
             library: Library::new(state_dir),
             filing: tokio::sync::Mutex::default(),
@@ -139,6 +143,7 @@ impl Server {
         // It is set once, here.
         let _ = app.hint.set(handle.hint());
         let sessions = app.sessions.clone();
+        sessions.spawn(subscriptions::run(app.clone()));
         chassis::tls::serve(listener, tls, api::router(app), shutdown).await;
         let _ = handle.task.await;
         sessions.close();

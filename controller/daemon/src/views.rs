@@ -281,6 +281,8 @@ pub(crate) fn appliance(cluster: &Cluster, name: &ApplianceRef) -> Option<Applia
             image: record.image,
             size_bytes: record.size_bytes,
             spec: record.spec.clone(),
+            yanked: record.yanked.clone(),
+            untested: record.untested.clone(),
         })
         .collect();
     if versions.is_empty() {

@@ -68,6 +68,8 @@ pub struct Cluster {
     pub channels: Table<(ApplianceRef, ChannelName), record::Channel>,
     /// By name.
     pub publishers: Table<PublisherName, PublisherKey>,
+    /// By publisher.
+    pub subscriptions: Table<PublisherName, record::Subscription>,
     /// By 64 hexadecimal digits.
     pub images: Table<String, record::Image>,
     /// By version.
@@ -144,6 +146,7 @@ impl Cluster {
             "versions" => set(&mut self.versions, owned(name)?, value, revision),
             "channels" => set(&mut self.channels, owned(name)?, value, revision),
             "publishers" => set(&mut self.publishers, name.parse()?, value, revision),
+            "subscriptions" => set(&mut self.subscriptions, name.parse()?, value, revision),
             "images" => set(&mut self.images, name.to_owned(), value, revision),
             "holds" => set(&mut self.holds, owned(name)?, value, revision),
             "limits" => set(&mut self.limits, name.parse()?, value, revision),

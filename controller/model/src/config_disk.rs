@@ -185,7 +185,13 @@ pub fn files(id: &InstanceId, instance: &Instance, member: &wire::Member) -> BTr
         ("instance.json".into(), instance_json(id, instance, member)),
         (
             "meta-data".into(),
-            format!("instance-id: {}\nlocal-hostname: {}\n", instance.incarnation, id.member),
+            // Not the incarnation: a guest that goes on from a checkpoint is no new one. One with a fresh overlay has no
+            // memory of this name, and does everything anew.
+            format!("instance-id: {}.{}\nlocal-hostname: {}\n", id.deployment, id.member, id.member),
+        ),
+        (
+            "user-data".into(),
+            instance.user_data.clone().unwrap_or_else(|| format!("#cloud-config\nhostname: {}\n", id.member)),
         ),
         ("user-data".into(), format!("#cloud-config\nhostname: {}\n", id.member)),
         ("network-config".into(), network_config(instance, member)),

@@ -53,6 +53,7 @@ pub(crate) fn check(spec: &DeploymentSpec, cluster: &Cluster) -> Vec<Finding> {
         check_network(network, spec, cluster, site.as_ref(), &mut findings);
     }
     findings.0.extend(interpose::check(spec, bundle, cluster));
+    validate::cloud_init::deployment(spec, bundle, &mut findings);
     findings.0
 }
 
@@ -160,7 +161,7 @@ pub(crate) fn instance(
             update::acceptable(before, spec, version, release)
         }
     };
-    let mut new = made(id, spec, (version, release), ports, part);
+    let mut new = made(id, spec, (version, release), ports, part, user_data(before, id, spec));
     match held {
         Some(held) if held.shape == new.shape => return Ok(()),
         Some(_) => draft.delete(record::placement_key(id)),
@@ -173,6 +174,13 @@ pub(crate) fn instance(
     Ok(())
 }
 
+/// What its deployment tells its cloud-init, else its bundle.
+fn user_data(cluster: &Cluster, id: &InstanceId, spec: &MemberSpec) -> Option<String> {
+    let deployment = cluster.deployments.get(&id.deployment);
+    let own = deployment.and_then(|deployment| deployment.cloud_init.get(&id.member));
+    own.or(spec.cloud_init.as_ref()).map(|told| told.user_data.clone())
+}
+
 /// An instance's record without its incarnation.
 fn made(
     id: &InstanceId,
@@ -180,6 +188,7 @@ fn made(
     (version, release): (VersionName, &record::Version),
     mut ports: Vec<record::Port>,
     part: &wire::Member,
+    user_data: Option<String>,
 ) -> record::Instance {
     ports.sort_by_key(|port| release.spec.ports.iter().position(|name| *name == port.name));
     let mut new = record::Instance {
@@ -196,6 +205,7 @@ fn made(
         power: Power::On,
         layers: Vec::new(),
         memory_from: None,
+        user_data,
     };
     let visible = serde_json::to_vec(&(&new, config_disk::files(id, &new, part))).unwrap_or_default();
     new.shape = name::digest(&visible);
@@ -226,7 +236,8 @@ pub(crate) fn at_version(
         return Err(problem);
     }
     let part = wiring(cluster, &id.deployment).remove(&id.member).unwrap_or_default();
-    let mut new = made(id, spec, (version.clone(), release), held.ports.clone(), &part);
+    let told = user_data(cluster, id, spec);
+    let mut new = made(id, spec, (version.clone(), release), held.ports.clone(), &part, told);
     (new.power, new.incarnation) = (held.power, fresh());
     Ok(new)
 }

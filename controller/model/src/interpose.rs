@@ -82,6 +82,7 @@ impl End<'_> {
             vcpus: None,
             placement: PlacementSpec::default(),
             health: None,
+            cloud_init: None,
         }
     }
 }

@@ -12,6 +12,7 @@
 //! | `versions/PUBLISHER/APPLIANCE/VERSION` | [`Version`] |
 //! | `channels/PUBLISHER/APPLIANCE/CHANNEL` | [`Channel`] |
 //! | `publishers/NAME` | `PublisherKey` |
+//! | `subscriptions/PUBLISHER` | [`Subscription`] |
 //! | `images/HEX` | [`Image`] |
 //! | `policies/NAME` | [`Policy`] |
 //! | `trust/NAME` | [`TrustRoot`] |
@@ -19,8 +20,8 @@
 //! | `holds/PUBLISHER/APPLIANCE/VERSION` | [`Hold`] |
 //! | `limits/all`, `limits/site/NAME`, `limits/host/NAME` | `Limits` |
 //! | `vias/DEPLOYMENT/MEMBER` | [`Via`] |
-//! | `rollouts/PUBLISHER/APPLIANCE/CHANNEL/VERSION/POLICY` | [`Rollout`] |
 //! | `moves/DEPLOYMENT/MEMBER` | [`crate::moving::Move`] |
+//! | `rollouts/PUBLISHER/APPLIANCE/CHANNEL/VERSION/POLICY` | [`Rollout`] |
 //! | `refusals/PUBLISHER/APPLIANCE/VERSION` | [`Refusal`] |
 //! | `schedules/DEPLOYMENT` | [`Schedule`] |
 //! | `checkpoints/DEPLOYMENT/NAME` | [`Checkpoint`] |
@@ -35,6 +36,7 @@ use controller_api::life::{CaptureState, CapturedDisk, Layer, Power, SavedMemory
 use controller_api::planned::{RollOrder, RolloutPause, TakeOrder};
 use controller_api::policy::{OnFailure, PolicyKind, PolicyRelease};
 use ipnet::IpNet;
+use controller_api::subscription::{RepositorySource, SubscriptionState};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -77,6 +79,9 @@ pub struct Instance {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_from: Option<SavedMemory>,
 }
+    /// What its document tells its cloud-init.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_data: Option<String>,
 
 /// A NIC with everything decided.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -264,6 +269,37 @@ pub struct Version {
     /// SHA-256 of the signed bytes.
     pub signed: Digest,
 }
+    /// Its publisher withdrew it, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub yanked: Option<String>,
+    /// Why its publisher did not boot it before publishing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untested: Option<String>,
+}
+
+/// A publisher's repository that is followed. The publisher publishes here by no other way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscription {
+    /// Where it is.
+    pub source: RepositorySource,
+    /// The root that was trusted by hand.
+    pub root: Base64,
+    /// Milliseconds between two looks.
+    pub interval_ms: u64,
+    /// How it stands.
+    #[serde(default)]
+    pub state: SubscriptionState,
+    /// Since when, milliseconds since 1970 UTC.
+    pub since_ms: u64,
+    /// Why it is not current.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// When it was last believed, milliseconds since 1970 UTC.
+    pub refreshed_ms: u64,
+    /// When its metadata expires, milliseconds since 1970 UTC.
+    pub expires_ms: u64,
+    /// Version of the root that is trusted by now.
+    pub root_version: u64,
 
 /// Where a channel points.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -282,7 +318,8 @@ pub struct Image {
     /// Grows when hosts gain by fetching the image's source again: its profiles are others, or its web seed.
     #[serde(default)]
     pub source: u64,
-    /// URL of its raw bytes on a web server.
+    /// URL of its raw bytes on a web server; `publisher://NAME`: the controller passes them on from that publisher's
+    /// repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub web_seed: Option<String>,
     /// A file of a checkpoint, uploaded then, milliseconds since 1970 UTC: it goes when nothing needs it. None: a version's.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use types::{ApplianceRef, ByteSize, ChannelName, MemberName, NetworkName, PortName, VersionName};
 
+pub(crate) mod cloud_init;
 mod network;
 mod port;
 mod watches;
@@ -197,6 +198,9 @@ fn member(
         }
     }
     wishes::check(spec, name, &member.placement, findings);
+    if let Some(told) = &member.cloud_init {
+        cloud_init::check(&format!("{path}.cloudInit"), told, findings);
+    }
     match resolve(cluster, member) {
         Ok((version, record)) => hardware(&path, member, &version, record, findings),
         Err((field, message)) => findings.add(format!("{path}.{field}"), message),

@@ -80,7 +80,19 @@ impl Stage {
         let origin = self.playground.switch()?.folders().run().join("streamer.sock");
         let folder = folder.to_str().context("the appliances' folder has no UTF-8 name")?;
         let socket = origin.to_str().context("the state folder has no UTF-8 name")?;
-        self.cli.show(&["appliance", "publish", folder, "--streamer", socket, "--channel", "stable"]).await
+        self.cli
+            .show(&[
+                "appliance",
+                "publish",
+                folder,
+                "--streamer",
+                socket,
+                "--channel",
+                "stable",
+                "--no-smoke-test",
+                "the story boots it",
+            ])
+            .await
     }
 
     /// Names of the hosts.

@@ -1,5 +1,9 @@
 //! `appliance`: publish, list, show.
 
+mod release;
+mod smoke;
+
+use super::publisher::Place;
 use super::{Session, note, path_of};
 use crate::appliance_file::{self, Checked};
 use crate::context::{config_folder, private_folder};
@@ -15,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use streamer_api::{PublishRequest, Published};
 use streamer_client::PublishError;
-use types::{Base64, ChannelName, PublisherName};
+use types::{ApplianceRef, Base64, ChannelName, PublisherName, VersionName};
 
 /// Given as a channel: none is moved.
 const NO_CHANNEL: &str = "none";
@@ -31,11 +35,40 @@ pub(crate) enum Command {
         first use and kept in ~/.config/collective/publishers; back it up.\n\n\
         A profile names the pieces guests read, in order, so that they are fetched before they are asked for. To make \
         one, let some guests boot and ask for what was learnt. Publishing the same version again replaces it.\n\n\
+        The appliance is booted once before, without a network. With --repo it goes to a repository that controllers follow \
+        (see `collective publisher init`), and no controller is asked.\n\n\
         Examples:\n  collective appliance publish ./gateway --channel beta\n  \
         collective stream profiles acme/gateway@1.0.0 -o json > ./gateway/profiles/boot.json"
     )]
     Publish(PublishArgs),
     /// The catalogue
+    /// Let a channel of a repository point to a version
+    Promote {
+        /// PUBLISHER/APPLIANCE
+        name: ApplianceRef,
+        /// The version
+        version: VersionName,
+        /// The channel
+        #[arg(long, value_name = "NAME", default_value = "stable")]
+        channel: ChannelName,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Withdraw a version of a repository: no channel leads to it, who runs it goes on
+    Yank {
+        /// PUBLISHER/APPLIANCE
+        name: ApplianceRef,
+        /// The version
+        version: VersionName,
+        /// Why, for those who run it
+        #[arg(long, value_name = "TEXT", required_unless_present = "undo")]
+        reason: Option<String>,
+        /// Take the withdrawal back
+        #[arg(long, conflicts_with = "reason")]
+        undo: bool,
+        #[command(flatten)]
+        place: Place,
+    },
     #[command(visible_alias = "ls")]
     List,
     /// One appliance with its versions
@@ -66,6 +99,36 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
 }
+    #[command(flatten)]
+    smoke: smoke::SmokeArgs,
+    #[command(flatten)]
+    release: release::ReleaseArgs,
+}
+
+impl Command {
+    /// It is about a repository: no controller is asked.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Self::Publish(args) => args.release.repo.is_some(),
+            Self::Promote { .. } | Self::Yank { .. } => true,
+            Self::List | Self::Show { .. } => false,
+        }
+    }
+}
+
+/// What is done to a repository.
+pub(crate) async fn local(command: &Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Publish(args) => release::publish(args).await?,
+        Command::Promote { name, version, channel, place } => {
+            release::promote(name, version, channel, place)?
+        }
+        Command::Yank { name, version, reason, place, .. } => {
+            release::yank(name, version, reason.as_deref(), place)?;
+        }
+        Command::List | Command::Show { .. } => {}
+    }
+    Ok(ExitCode::SUCCESS)
 
 pub(crate) async fn run(session: &Session, command: &Command) -> Result<ExitCode, Failure> {
     let mut out = std::io::stdout();
@@ -93,6 +156,7 @@ async fn publish(session: &Session, args: &PublishArgs) -> Result<(), Failure> {
     let in_context = || session.context.streamer.clone();
     let socket = args.streamer.clone().or_else(in_context).unwrap_or_else(|| STREAMER_SOCKET.into());
     let published = seed(&socket, &checked, version.tracker).await?;
+    let untested = smoke::test(&args.smoke, &checked.appliance.spec, &checked.disk).await?;
     register(session, &publisher, &key).await?;
     let metadata = &checked.appliance.metadata;
     let signed = serde_json::to_vec(&SignedVersion {
@@ -105,6 +169,7 @@ async fn publish(session: &Session, args: &PublishArgs) -> Result<(), Failure> {
     })
     .map_err(|error| Failure::failed(error.to_string()))?;
     let body = PublishVersion {
+        untested,
         signature: Base64(key.sign(&signed).as_ref().to_vec()),
         signed: Base64(signed),
         metainfo: published.metainfo,

@@ -7,8 +7,8 @@ use crate::output::{self, Format, Row, or_dash, printable};
 use crate::time;
 use controller_api::planned::RolloutView;
 use controller_api::rest::{
-    ApplianceView, BundleView, DecisionView, DeploymentView, HostView, InstanceView, PolicyView, SiteView,
-    VolumeView,
+    ApplianceView, BundleView, CatalogueVersion, DecisionView, DeploymentView, HostView, InstanceView,
+    PolicyView, SiteView, VolumeView,
 };
 use controller_api::watch::WatchStatus;
 use serde::de::DeserializeOwned;
@@ -329,10 +329,17 @@ pub(crate) fn appliance(out: &mut impl Write, view: &ApplianceView, format: Form
                 time::bytes(version.size_bytes),
                 format!("{} vCPU, {}", hardware.vcpus, hardware.memory),
                 version.image.to_string(),
+                remark(version),
             ]
         })
         .collect();
-    Ok(output::table(out, &["VERSION", "PUBLISHED", "SIZE", "HARDWARE", "IMAGE"], &rows)?)
+    Ok(output::table(out, &["VERSION", "PUBLISHED", "SIZE", "HARDWARE", "IMAGE", "NOTE"], &rows)?)
+}
+
+fn remark(version: &CatalogueVersion) -> String {
+    let yanked = version.yanked.as_ref().map(|reason| format!("yanked: {reason}"));
+    let untested = version.untested.as_ref().map(|reason| format!("not booted before publishing: {reason}"));
+    yanked.into_iter().chain(untested).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 pub(crate) mod appliance;
 pub(crate) mod apply;
 pub(crate) mod audit;
+pub(crate) mod catalog;
 pub(crate) mod completion;
 pub(crate) mod console;
 pub(crate) mod delete;
@@ -19,6 +20,7 @@ pub(crate) mod playground;
 pub(crate) mod moving;
 pub(crate) mod policy;
 pub(crate) mod rollout;
+pub(crate) mod publisher;
 pub(crate) mod site;
 pub(crate) mod stream;
 pub(crate) mod token;
@@ -71,6 +73,8 @@ pub(crate) async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Policy(command) => policy::run(&session()?, command).await,
         Command::Events(args) => events::run(&session()?, args).await,
         Command::Audit(args) => audit::run(&session()?, args).await,
+        Command::Publisher(command) => publisher::run(command, global.output),
+        Command::Catalog(command) => catalog::run(&session()?, command).await,
         Command::Logs(args) => logs::run(&session()?, args).await,
         Command::Console(args) => console::run(&session()?, args).await,
         Command::Move(args) => moving::run(&session()?, args).await,

@@ -5,20 +5,16 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::ledger::{Act, Writes};
 use crate::problem::{Answer, Refused, blocking};
-use crate::{metainfo, policies, reconcile, views};
+use crate::{hardware, metainfo, policies, reconcile, views};
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use chassis::clock::unix_ms;
 use controller_api::rest::{ApplianceView, Problem, PublishVersion, PublisherKey, SignedVersion};
-use controller_model::{profiles, record};
+use controller_model::{Cluster, profiles, record};
 use types::{ApplianceRef, Digest, PublisherName};
 
-/// Sizes of an appliance's memory in bytes, and its processors.
-const MEMORY_BYTES: std::ops::RangeInclusive<u64> = 16 << 20..=1 << 40;
-const VCPUS: std::ops::RangeInclusive<u32> = 1..=64;
-const PORTS_MAX: usize = 8;
 /// Longest URL in bytes.
 const WEB_SEED_LEN_MAX: usize = 2_048;
 
@@ -60,6 +56,7 @@ pub(crate) async fn put_publisher(
     app.ledger
         .change(&act, |cluster| {
             let mut writes = Writes::default();
+            not_followed(cluster, &name)?;
             match cluster.publishers.get(&name) {
                 Some(held) if held.value == key => {}
                 Some(_) => {
@@ -121,6 +118,17 @@ pub(crate) async fn publish(
     view.map(Json).ok_or_else(|| Refused::not_found(format!("there is no appliance {name}")))
 }
 
+/// A publisher whose repository is followed publishes there and by no key that it does not name.
+fn not_followed(cluster: &Cluster, name: &PublisherName) -> Answer<()> {
+    match cluster.subscriptions.get(name) {
+        Some(_) => Err(Refused::conflict(format!(
+            "publisher {name} is subscribed to: its versions come from its repository (`collective appliance publish \
+             --repo`)"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// The store's part of a publish.
 async fn write_down(
     app: &App,
@@ -135,6 +143,7 @@ async fn write_down(
     app.ledger
         .change(&act, |cluster| {
             let mut writes = Writes::default();
+            not_followed(cluster, &signed.publisher)?;
             let digest = reconcile::digest(&request.signed.0);
             match cluster.versions.get(&(name.clone(), signed.version.clone())) {
                 Some(held) if held.signed != digest => {
@@ -152,6 +161,8 @@ async fn write_down(
                         size_bytes: signed.size_bytes,
                         spec: signed.spec.clone(),
                         signed: digest,
+                        yanked: None,
+                        untested: signed.untested.clone(),
                     };
                     writes.put(format!("versions/{name}/{}", signed.version), &version);
                     writes.event(
@@ -216,6 +227,7 @@ fn verified(app: &App, request: &PublishVersion) -> Answer<SignedVersion> {
     let signed: SignedVersion = serde_json::from_slice(&request.signed.0)
         .map_err(|error| Refused::invalid(format!("the signed bytes are no version: {error}")))?;
     let cluster = app.ledger.cluster();
+    not_followed(&cluster, &signed.publisher)?;
     let key = cluster.publishers.get(&signed.publisher).ok_or_else(|| {
         Refused::invalid(format!("publisher {} is not known: register its key first", signed.publisher))
     })?;
@@ -227,17 +239,7 @@ fn verified(app: &App, request: &PublishVersion) -> Answer<SignedVersion> {
                 signed.publisher
             ))
         })?;
-    let (hardware, spec) = (&signed.spec.hardware, &signed.spec);
-    if !MEMORY_BYTES.contains(&hardware.memory.0) || !VCPUS.contains(&hardware.vcpus) {
-        return Err(Refused::invalid("spec.hardware: vcpus are 1 to 64, memory is 16MiB to 1TiB"));
-    }
-    if spec.disks.len() != 1 || !spec.disks.contains_key("system") {
-        return Err(Refused::invalid("spec.disks: exactly one disk, named system"));
-    }
-    let distinct: std::collections::BTreeSet<_> = spec.ports.iter().collect();
-    if spec.ports.len() > PORTS_MAX || distinct.len() != spec.ports.len() {
-        return Err(Refused::invalid(format!("spec.ports: at most {PORTS_MAX}, each name once")));
-    }
+    hardware::check(&signed)?;
     Ok(signed)
 }
 

@@ -270,6 +270,7 @@ impl Publisher {
                 "ports": ports, "volumes": volumes,
             }))
             .unwrap(),
+            untested: None,
         };
         let signed = serde_json::to_vec(&signed).unwrap();
         PublishVersion {

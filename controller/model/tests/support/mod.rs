@@ -21,6 +21,8 @@ pub fn put_version(draft: &mut Draft, appliance: &str, version: &str, ports: &[&
         }))
         .unwrap(),
         signed: name::digest(b"signed"),
+        yanked: None,
+        untested: None,
     };
     draft.put(format!("versions/{appliance}/{version}"), &release);
     draft.put(format!("channels/{appliance}/stable"), &record::Channel { version: version.parse().unwrap() });
