@@ -20,8 +20,8 @@ use controller_api::interpose::{InterpositionSpec, MemberPort};
 use controller_api::network::{
     CaptureQuery, ExplainQuery, ExplanationView, FlowsView, NetworkView, TopologyView,
 };
-use controller_api::moving::{AskMove, MoveProgress};
 use controller_api::planned::{RefusalView, RolloutView, RolloutWord, ScheduleView};
+use controller_api::moving::{AskMove, MoveProgress};
 use controller_api::policy::{
     OnFailure, PutPolicy, PutTrustRoot, SetOnFailure, SetPolicySettings, ShadowReport, TrustName,
     TrustRootView,
@@ -109,10 +109,6 @@ impl ClientError {
     }
 }
 
-/// A client of one controller.
-#[derive(Debug, Clone)]
-pub struct Client {
-    server: String,
 /// One path segment: a name that holds a slash or a space is another name, never another path.
 fn checkpoint_path(deployment: &DeploymentName, name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
@@ -127,6 +123,10 @@ fn checkpoint_path(deployment: &DeploymentName, name: &str) -> String {
     path
 }
 
+/// A client of one controller.
+#[derive(Debug, Clone)]
+pub struct Client {
+    server: String,
     token: Option<String>,
     http: reqwest::Client,
     tls: rustls::ClientConfig,
@@ -478,10 +478,6 @@ impl Client {
         self.answer(self.request(Method::POST, &format!("/v1/deployments/{name}/move")).json(ask)).await
     }
 
-    /// All rollouts.
-    pub async fn rollouts(&self) -> Result<Vec<RolloutView>, ClientError> {
-        self.get("/v1/rollouts").await
-    }
     /// Checkpoints of a deployment, newest first.
     pub async fn checkpoints(&self, deployment: &DeploymentName) -> Result<Vec<CheckpointView>, ClientError> {
         self.get(&format!("/v1/deployments/{deployment}/checkpoints")).await
@@ -555,6 +551,10 @@ impl Client {
         self.answer(self.request(Method::POST, &path).json(wish)).await
     }
 
+    /// All rollouts.
+    pub async fn rollouts(&self) -> Result<Vec<RolloutView>, ClientError> {
+        self.get("/v1/rollouts").await
+    }
 
     /// One rollout, by `publisher/appliance/channel/version/policy`.
     pub async fn rollout(&self, id: &str) -> Result<RolloutView, ClientError> {

@@ -40,11 +40,11 @@ pub(crate) fn router() -> Router<App> {
         .route("/agent/v1/images/{digest}", get(image))
         .route("/agent/v1/images/{digest}/bytes", get(crate::subscriptions::bytes))
         .route("/agent/v1/policies/{digest}", get(component))
-        .route("/agent/v1/images/{digest}/runs", post(run).layer(DefaultBodyLimit::max(RUN_LEN_MAX)))
         .route(
             "/agent/v1/layers/{digest}",
             put(checkpoints::put_layer).layer(DefaultBodyLimit::max(PUBLISH_LEN_MAX)),
         )
+        .route("/agent/v1/images/{digest}/runs", post(run).layer(DefaultBodyLimit::max(RUN_LEN_MAX)))
 }
 
 async fn image(

@@ -9,8 +9,8 @@ mod documents;
 mod hosts;
 mod interpositions;
 mod membership;
-mod networks;
 mod moves;
+mod networks;
 mod objects;
 mod planned;
 mod policies;
@@ -92,11 +92,11 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(hosts::attest, hosts::revoke_attestation))
         .routes(routes!(hosts::evacuation))
         .routes(routes!(hosts::rebalance))
-        .routes(routes!(rollouts::list))
-        .routes(routes!(rollouts::halt_all))
         .routes(routes!(moves::list))
         .routes(routes!(moves::instance, moves::cancel))
         .routes(routes!(moves::deployment))
+        .routes(routes!(rollouts::list))
+        .routes(routes!(rollouts::halt_all))
         .routes(routes!(rollouts::one))
         .routes(routes!(rollouts::pause))
         .routes(routes!(rollouts::resume))
@@ -142,10 +142,6 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(streams::put_hold, streams::delete_hold))
         .routes(routes!(streams::limits, streams::put_limits))
         .routes(routes!(interpositions::put, interpositions::delete))
-        .routes(routes!(networks::topology))
-        .routes(routes!(networks::list))
-        .routes(routes!(networks::one))
-        .routes(routes!(networks::explain))
         .routes(routes!(checkpoints::list, checkpoints::create))
         .routes(routes!(checkpoints::one, checkpoints::delete))
         .routes(routes!(checkpoints::pin))
@@ -153,6 +149,10 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(checkpoints::restore))
         .routes(routes!(checkpoints::suspend))
         .routes(routes!(checkpoints::resume))
+        .routes(routes!(networks::topology))
+        .routes(routes!(networks::list))
+        .routes(routes!(networks::one))
+        .routes(routes!(networks::explain))
         .routes(routes!(networks::flows))
         .routes(routes!(networks::capture))
         .layer(DefaultBodyLimit::max(BODY_LEN_MAX))

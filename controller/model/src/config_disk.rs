@@ -193,7 +193,6 @@ pub fn files(id: &InstanceId, instance: &Instance, member: &wire::Member) -> BTr
             "user-data".into(),
             instance.user_data.clone().unwrap_or_else(|| format!("#cloud-config\nhostname: {}\n", id.member)),
         ),
-        ("user-data".into(), format!("#cloud-config\nhostname: {}\n", id.member)),
         ("network-config".into(), network_config(instance, member)),
     ])
 }

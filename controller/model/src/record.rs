@@ -35,8 +35,8 @@ use controller_api::checkpoint::CheckpointPhase;
 use controller_api::life::{CaptureState, CapturedDisk, Layer, Power, SavedMemory};
 use controller_api::planned::{RollOrder, RolloutPause, TakeOrder};
 use controller_api::policy::{OnFailure, PolicyKind, PolicyRelease};
-use ipnet::IpNet;
 use controller_api::subscription::{RepositorySource, SubscriptionState};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -78,10 +78,10 @@ pub struct Instance {
     /// The memory this incarnation's first run goes on from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_from: Option<SavedMemory>,
-}
     /// What its document tells its cloud-init.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data: Option<String>,
+}
 
 /// A NIC with everything decided.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -268,7 +268,6 @@ pub struct Version {
     pub spec: ApplianceSpec,
     /// SHA-256 of the signed bytes.
     pub signed: Digest,
-}
     /// Its publisher withdrew it, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub yanked: Option<String>,
@@ -300,6 +299,7 @@ pub struct Subscription {
     pub expires_ms: u64,
     /// Version of the root that is trusted by now.
     pub root_version: u64,
+}
 
 /// Where a channel points.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

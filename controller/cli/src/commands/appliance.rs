@@ -38,10 +38,10 @@ pub(crate) enum Command {
         The appliance is booted once before, without a network. With --repo it goes to a repository that controllers follow \
         (see `collective publisher init`), and no controller is asked.\n\n\
         Examples:\n  collective appliance publish ./gateway --channel beta\n  \
+        collective appliance publish ./gateway --repo /srv/acme --channel none\n  \
         collective stream profiles acme/gateway@1.0.0 -o json > ./gateway/profiles/boot.json"
     )]
     Publish(PublishArgs),
-    /// The catalogue
     /// Let a channel of a repository point to a version
     Promote {
         /// PUBLISHER/APPLIANCE
@@ -69,6 +69,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         place: Place,
     },
+    /// The catalogue
     #[command(visible_alias = "ls")]
     List,
     /// One appliance with its versions
@@ -96,9 +97,8 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "URL")]
     web_seed: Option<String>,
     /// The publisher's Ed25519 key (PEM, PKCS#8)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "repo")]
     key: Option<PathBuf>,
-}
     #[command(flatten)]
     smoke: smoke::SmokeArgs,
     #[command(flatten)]
@@ -129,12 +129,15 @@ pub(crate) async fn local(command: &Command) -> Result<ExitCode, Failure> {
         Command::List | Command::Show { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
+}
 
 pub(crate) async fn run(session: &Session, command: &Command) -> Result<ExitCode, Failure> {
     let mut out = std::io::stdout();
     let now = chassis::clock::unix_ms();
     match command {
         Command::Publish(args) => publish(session, args).await?,
+        // They are local.
+        Command::Promote { .. } | Command::Yank { .. } => {}
         Command::List => {
             let list: Vec<ApplianceView> = session.client.appliances().await?;
             output::list(&mut out, &list, session.format, now)?;
@@ -153,10 +156,10 @@ async fn publish(session: &Session, args: &PublishArgs) -> Result<(), Failure> {
     let publisher = checked.appliance.metadata.publisher.clone();
     let key = key(&publisher, args.key.as_deref())?;
     let version: VersionView = session.client.version().await?;
+    let untested = smoke::test(&args.smoke, &checked.appliance.spec, &checked.disk).await?;
     let in_context = || session.context.streamer.clone();
     let socket = args.streamer.clone().or_else(in_context).unwrap_or_else(|| STREAMER_SOCKET.into());
     let published = seed(&socket, &checked, version.tracker).await?;
-    let untested = smoke::test(&args.smoke, &checked.appliance.spec, &checked.disk).await?;
     register(session, &publisher, &key).await?;
     let metadata = &checked.appliance.metadata;
     let signed = serde_json::to_vec(&SignedVersion {
@@ -166,10 +169,10 @@ async fn publish(session: &Session, args: &PublishArgs) -> Result<(), Failure> {
         image: published.digest,
         size_bytes: published.size_bytes,
         spec: checked.appliance.spec.clone(),
+        untested,
     })
     .map_err(|error| Failure::failed(error.to_string()))?;
     let body = PublishVersion {
-        untested,
         signature: Base64(key.sign(&signed).as_ref().to_vec()),
         signed: Base64(signed),
         metainfo: published.metainfo,

@@ -15,12 +15,12 @@ pub(crate) mod get;
 pub(crate) mod host;
 pub(crate) mod interpose;
 pub(crate) mod logs;
+pub(crate) mod moving;
 pub(crate) mod network;
 pub(crate) mod playground;
-pub(crate) mod moving;
 pub(crate) mod policy;
-pub(crate) mod rollout;
 pub(crate) mod publisher;
+pub(crate) mod rollout;
 pub(crate) mod site;
 pub(crate) mod stream;
 pub(crate) mod token;
@@ -56,6 +56,7 @@ pub(crate) async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
     let global = &cli.global;
     let session = || Session::new(global);
     match &cli.command {
+        Command::Appliance(command) if command.is_local() => appliance::local(command).await,
         Command::Appliance(command) => appliance::run(&session()?, command).await,
         Command::Apply(args) => apply::run(&session()?, args).await,
         Command::Diff(args) => diff::run(&session()?, args).await,
@@ -66,18 +67,18 @@ pub(crate) async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Host(host::Command::Join(args)) => host::join(args),
         Command::Host(command) => host::run(&session()?, command).await,
         Command::Site(command) => site::run(&session()?, command).await,
+        Command::Move(args) => moving::run(&session()?, args).await,
         Command::Rebalance(args) => host::rebalance(&session()?, args).await,
+        Command::Publisher(command) => publisher::run(command, global.output),
+        Command::Catalog(command) => catalog::run(&session()?, command).await,
         Command::Rollout(command) => rollout::run(&session()?, command).await,
         Command::Token(command) => token::run(&session()?, command).await,
         Command::Policy(policy::Command::Local(command)) => policy::local::run(global.output, command).await,
         Command::Policy(command) => policy::run(&session()?, command).await,
         Command::Events(args) => events::run(&session()?, args).await,
         Command::Audit(args) => audit::run(&session()?, args).await,
-        Command::Publisher(command) => publisher::run(command, global.output),
-        Command::Catalog(command) => catalog::run(&session()?, command).await,
         Command::Logs(args) => logs::run(&session()?, args).await,
         Command::Console(args) => console::run(&session()?, args).await,
-        Command::Move(args) => moving::run(&session()?, args).await,
         Command::Stream(args) => stream::run(&session()?, args).await,
         Command::Network(command) => network::run(&session()?, command).await,
         Command::Interpose(args) => interpose::run(&session()?, args).await,
