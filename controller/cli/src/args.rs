@@ -86,6 +86,13 @@ pub(crate) enum Command {
     Delete(commands::delete::Args),
     /// Wait until a thing is ready, running or deleted
     Wait(commands::wait::Args),
+    /// States of a deployment one can go back to: take, restore, pin, compare
+    #[command(subcommand)]
+    Checkpoint(commands::checkpoint::Command),
+    /// Switch a deployment off so that it can go on later, here or elsewhere
+    Suspend(commands::checkpoint::SuspendArgs),
+    /// Let a suspended deployment go on
+    Resume(commands::checkpoint::ResumeArgs),
     /// Hosts, and how a machine becomes one
     #[command(subcommand)]
     Host(commands::host::Command),

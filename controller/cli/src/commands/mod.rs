@@ -3,6 +3,7 @@
 pub(crate) mod appliance;
 pub(crate) mod apply;
 pub(crate) mod audit;
+pub(crate) mod checkpoint;
 pub(crate) mod catalog;
 pub(crate) mod completion;
 pub(crate) mod console;
@@ -59,6 +60,9 @@ pub(crate) async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Appliance(command) if command.is_local() => appliance::local(command).await,
         Command::Appliance(command) => appliance::run(&session()?, command).await,
         Command::Apply(args) => apply::run(&session()?, args).await,
+        Command::Checkpoint(command) => checkpoint::run(&session()?, command).await,
+        Command::Suspend(args) => checkpoint::suspend(&session()?, args).await,
+        Command::Resume(args) => checkpoint::resume(&session()?, args).await,
         Command::Diff(args) => diff::run(&session()?, args).await,
         Command::Get(args) => get::run(&session()?, args).await,
         Command::Describe(args) => describe::run(&session()?, args).await,
