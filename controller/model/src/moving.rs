@@ -403,7 +403,10 @@ fn step(cluster: &Cluster, id: &InstanceId, held: &Move, sight: Sight<'_>) -> Op
     let target = sight.told(cluster, &held.to);
     let from = source.and_then(|status| said(status, held));
     let to = target.and_then(|status| said(status, held));
-    if held.phase < MovePhase::Switching && to.is_some_and(|said| said.state == MoveState::Done) {
+    // A source that is still at it says in a moment how long the guest stood.
+    let at_it = from.is_some_and(|said| said.state == MoveState::Moving && !is_interrupted(said));
+    let arrived = to.is_some_and(|said| said.state == MoveState::Done) && !at_it;
+    if held.phase < MovePhase::Switching && arrived {
         return Some(switch(held, from, sight.now_ms));
     }
     match held.phase {
