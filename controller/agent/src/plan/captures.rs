@@ -191,6 +191,11 @@ fn layers(plan: &mut Plan, desired: &HostDesired, observed: &Observed) {
     }
     kept.extend(desired.instances.iter().filter_map(|instance| {
         let memory = instance.memory_from.as_ref()?;
+        // Its guest has gone on from it: from now on it boots.
+        let resumed = |incarnation| observed.records.get(&incarnation).is_some_and(|record| record.resumed);
+        if instance.incarnation.parse().is_ok_and(resumed) {
+            return None;
+        }
         let checkpoint = memory.checkpoint.parse().ok()?;
         Some(FileId::Memory(CaptureId { checkpoint, instance: memory.instance.clone() }))
     }));

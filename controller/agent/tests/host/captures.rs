@@ -318,6 +318,8 @@ async fn an_agent_that_is_killed_while_it_captures_knows_afterwards_what_its_gue
         drop(session);
         agent = Agent::start(&host);
         session = controller.session().await;
+        // As a controller does: the agent may have been killed before it kept this.
+        session.desire(desk.document.clone()).await;
         session.until_instance("running still", |i| runs(i) && i.starts == 1).await;
         let over = |c: &CaptureStatus| matches!(c.state, CaptureState::Taken | CaptureState::Failed);
         let settled = desk.until(&mut session, checkpoint, "settled", over).await;
