@@ -16,7 +16,7 @@ export PWTEST_CACHE_DIR := $(CACHE)/playwright
 # Where the demo keeps everything it makes; removed at its end.
 STATE  ?= /var/lib/collective/playground/demo
 
-.PHONY: help deps web policies build appliances demo demo-networks test check unit browser deny fuzz policy-kit bench-demo bench-streamer bench-netd bench-plugins clean
+.PHONY: help deps web policies build appliances demo demo-networks demo-life test check unit browser deny fuzz policy-kit bench-demo bench-streamer bench-netd bench-plugins clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,6 +49,11 @@ demo-networks: deps build ## networks with real guests: NAT, watching, explainin
 	@integration/appliances/build.sh --out $(CACHE)/appliances --cache $(CACHE)/debs station wire
 	@$(BIN)/collective-demo --story networks $(if $(CHECK),--check) $(if $(PORT),--port $(PORT)) --binaries $(BIN) --policies $(CARGO_TARGET_DIR)/policies \
 	  --appliances $(CACHE)/appliances --state $(STATE) --bundle integration/demo/networks.yaml --figures bench/networks.json
+
+demo-life: deps build ## the life of an appliance: updates, checkpoints, moves, a lost host; CHECK=1 and PORT=N as for demo
+	@integration/appliances/build.sh --out $(CACHE)/appliances --cache $(CACHE)/debs station
+	@$(BIN)/collective-demo --story life $(if $(CHECK),--check) $(if $(PORT),--port $(PORT)) --binaries $(BIN) --policies $(CARGO_TARGET_DIR)/policies \
+	  --appliances $(CACHE)/appliances --state $(STATE) --bundle integration/demo/life.yaml --figures bench/life-demo.json
 
 check: ## format, lints, structure
 	@echo "check: rustfmt"; cargo fmt --all --check

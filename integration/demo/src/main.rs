@@ -3,7 +3,8 @@
 //! Starts a playground, publishes, applies a bundle, waits until it serves, prints the proof and stays up until Ctrl-C.
 //! With `--check` it goes on to verify every claim of the README on the real system (faults included), prints the
 //! figures, writes `bench/demo.json`, and ends; it exits 0 only if every claim held. `--story networks` tells of what
-//! networks do for real guests (NAT, watching, interposing, explaining) in the same way.
+//! networks do for real guests (NAT, watching, interposing, explaining) in the same way, `--story life` of an appliance's
+//! life (updates, checkpoints, moves, a host that loses power).
 //!
 //! What a user does is done with the user's tool: the `collective` program. What is measured is read from the REST API,
 //! the kernel, and the wire. Start reading at [`stage`], then [`scenario`] or [`networks`].
@@ -13,6 +14,7 @@ mod cli;
 mod console;
 mod deletion;
 mod figures;
+mod life;
 mod load;
 mod machine;
 mod networks;
@@ -20,6 +22,7 @@ mod observe;
 mod probe;
 mod scenario;
 mod stage;
+mod stream;
 mod wire;
 
 use clap::Parser;
@@ -72,6 +75,8 @@ enum Story {
     Office,
     /// What networks do for real guests.
     Networks,
+    /// The life of an appliance: updated, checkpointed, restored, moved, and running on elsewhere.
+    Life,
 }
 
 #[tokio::main]

@@ -5,12 +5,11 @@ mod introspection;
 mod nat;
 mod outside;
 mod questions;
-mod stream;
 mod watching;
 
 use crate::console::Console;
 use crate::machine::Machine;
-use crate::observe::host;
+use crate::observe::{host, nic, nic_address};
 use crate::stage::{BOOT_PATIENCE, Stage};
 use anyhow::Context as _;
 use controller_api::network::NetworkView;
@@ -146,15 +145,9 @@ impl Stage {
     }
 }
 
-/// A port of an instance by the appliance's name for it.
-fn nic<'a>(instance: &'a InstanceView, name: &str) -> anyhow::Result<&'a PortView> {
-    let found = instance.ports.iter().find(|port| port.name.as_str() == name);
-    found.with_context(|| format!("{} has no port {name}", instance.id))
-}
-
 /// The address of an instance's `eth0`.
 fn address(instance: &InstanceView) -> anyhow::Result<IpAddr> {
-    nic(instance, "eth0")?.address.with_context(|| format!("{} has no address", instance.id))
+    nic_address(instance, "eth0")
 }
 
 /// What to try while it stays up.

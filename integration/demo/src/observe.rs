@@ -5,6 +5,7 @@ use controller_api::agent::InstanceState;
 use controller_api::rest::{BootView, HostView, InstanceView, PortView};
 use playground::Endpoint;
 use serde::de::DeserializeOwned;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Between two looks at a condition.
@@ -168,4 +169,15 @@ pub(crate) fn port<'a>(instance: &'a InstanceView, network: &str) -> anyhow::Res
 /// The host of an instance, or `no host`.
 pub(crate) fn host(instance: &InstanceView) -> &str {
     instance.host.as_ref().map_or("no host", |host| host.as_str())
+}
+
+/// A port of an instance by the appliance's name for it.
+pub(crate) fn nic<'a>(instance: &'a InstanceView, name: &str) -> anyhow::Result<&'a PortView> {
+    let found = instance.ports.iter().find(|port| port.name.as_str() == name);
+    found.with_context(|| format!("{} has no port {name}", instance.id))
+}
+
+/// The address of an instance's port.
+pub(crate) fn nic_address(instance: &InstanceView, name: &str) -> anyhow::Result<IpAddr> {
+    nic(instance, name)?.address.with_context(|| format!("{} has no address", instance.id))
 }

@@ -6,7 +6,7 @@ use crate::figures::Figures;
 use crate::machine::Machine;
 use crate::observe::{Api, host};
 use crate::wire::Count;
-use crate::{Arguments, Story, networks, say, scenario};
+use crate::{Arguments, Story, life, networks, say, scenario};
 use anyhow::Context as _;
 use chassis::clock::unix_ms;
 use controller_api::rest::InstanceView;
@@ -55,6 +55,7 @@ async fn perform(arguments: &Arguments, work: &Path, before: &Machine) -> anyhow
     match arguments.story {
         Story::Office => scenario::perform(stage, before).await,
         Story::Networks => networks::perform(stage, before).await,
+        Story::Life => life::perform(stage, before).await,
     }
 }
 

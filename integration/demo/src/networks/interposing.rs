@@ -1,10 +1,10 @@
 //! A wire comes into the path of a running port, holds it, and leaves it again, while a person outside downloads through
 //! that port.
 
-use super::stream::Stream;
 use super::{COMMAND, LAB, Lab, nic};
 use crate::observe::host;
 use crate::stage::{BOOT_PATIENCE, Stage};
+use crate::stream::Stream;
 use anyhow::Context as _;
 use controller_api::interpose::{InterpositionPhase, InterpositionView};
 use controller_api::rest::{DeploymentView, InstanceView};

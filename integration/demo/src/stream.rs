@@ -18,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 
 /// A download under way.
-pub(super) struct Stream {
+pub(crate) struct Stream {
     seen: Arc<Mutex<Seen>>,
     from: Part,
     to: SocketAddr,
@@ -46,7 +46,7 @@ impl Drop for Stream {
 
 impl Stream {
     /// Asks a guest at an address for its endless stream, from inside a box.
-    pub(super) async fn open(from: &Part, to: SocketAddr) -> anyhow::Result<Self> {
+    pub(crate) async fn open(from: &Part, to: SocketAddr) -> anyhow::Result<Self> {
         let part = from.clone();
         let socket = tokio::task::spawn_blocking(move || probe::connect(&part, to, CONNECT)).await??;
         (&socket).write_all(b"GET /cgi-bin/stream HTTP/1.0\r\n\r\n").context("ask for the stream")?;
@@ -68,12 +68,12 @@ impl Stream {
     }
 
     /// Bytes that arrived so far.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.seen().bytes
     }
 
     /// It goes on, and what arrived so far is what was sent.
-    pub(super) fn whole(&self) -> Result<(), String> {
+    pub(crate) fn whole(&self) -> Result<(), String> {
         let seen = self.seen();
         match (&seen.numbers.wrong, &seen.ended) {
             (Some(wrong), _) => Err(wrong.clone()),
@@ -84,7 +84,7 @@ impl Stream {
     }
 
     /// The longest wait of which some part lies between two moments.
-    pub(super) fn longest_pause(&self, from: Instant, to: Instant) -> Duration {
+    pub(crate) fn longest_pause(&self, from: Instant, to: Instant) -> Duration {
         let seen = self.seen();
         let within = seen.pauses.iter().filter(|(end, length)| *end >= from && *end - *length <= to);
         let longest = within.map(|(_, length)| *length).max().unwrap_or_default();
@@ -93,7 +93,7 @@ impl Stream {
     }
 
     /// Waits until so many more bytes arrived; how long that took.
-    pub(super) async fn flows(&self, more: u64, patience: Duration) -> anyhow::Result<Duration> {
+    pub(crate) async fn flows(&self, more: u64, patience: Duration) -> anyhow::Result<Duration> {
         let (began, goal) = (Instant::now(), self.bytes() + more);
         while self.bytes() < goal {
             if let Err(problem) = self.whole() {
@@ -108,7 +108,7 @@ impl Stream {
     }
 
     /// Asks the guest to end the stream and waits until it has arrived whole; its bytes and its last number.
-    pub(super) async fn finish(&self, patience: Duration) -> anyhow::Result<(u64, u64)> {
+    pub(crate) async fn finish(&self, patience: Duration) -> anyhow::Result<(u64, u64)> {
         probe::get(&self.from, self.to, "/cgi-bin/finish", CONNECT).await.context("end the stream")?;
         let until = Instant::now() + patience;
         loop {
