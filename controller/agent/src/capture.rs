@@ -66,7 +66,7 @@ impl Works {
             return Ok(());
         }
         if !running {
-            return self.freeze_files(id, intent, &freezes).await;
+            return self.freeze_files(id, &intent, &freezes).await;
         }
         match self.snapshot(id, incarnation, &freezes, with_memory).await {
             Ok(taken) => {
@@ -75,7 +75,7 @@ impl Works {
                     taken_ms: u64::try_from(taken_ms).unwrap_or_else(|_| unix_ms()),
                     pause_us: u64::try_from(taken.pause.as_micros()).unwrap_or(u64::MAX),
                 };
-                self.finish_capture(id, intent, &freezes, moment)?;
+                self.finish_capture(id, &intent, &freezes, moment)?;
                 self.note_captured(incarnation).await;
                 Ok(())
             }
@@ -85,7 +85,7 @@ impl Works {
             ) => Err(error),
             Err(error) => {
                 let why = chain(&error).to_string();
-                self.settle(id, intent, &freezes, true, why).await
+                self.settle(id, &intent, &freezes, true, why).await
             }
         }
     }
@@ -118,7 +118,7 @@ impl Works {
         let Some(capture) = self.disks.capture(id) else { return Ok(()) };
         let Stage::Intended { freezes, running } = capture.stage.clone() else { return Ok(()) };
         if !running {
-            return self.freeze_files(id, capture, &freezes).await;
+            return self.freeze_files(id, &capture, &freezes).await;
         }
         let domains = self.hypervisor.list().await?;
         let alive = domains.iter().any(|domain| {
@@ -126,13 +126,13 @@ impl Works {
             domain.mark.incarnation == capture.incarnation && !stopped
         });
         let why = "the agent or libvirt was restarted while it was taken".to_owned();
-        self.settle(id, capture, &freezes, alive, why).await
+        self.settle(id, &capture, &freezes, alive, why).await
     }
 
     async fn settle(
         &self,
         id: &CaptureId,
-        capture: Capture,
+        capture: &Capture,
         freezes: &[Freeze],
         alive: bool,
         why: String,
@@ -154,7 +154,7 @@ impl Works {
         let taken_up = |one: &&Freeze| moved(one) || (!alive && qcow2_size(&to(one)).is_some());
         for one in freezes {
             if taken_up(&one) {
-                self.freeze_disk(id, &capture, one)?;
+                self.freeze_disk(id, capture, one)?;
             } else {
                 remove(&to(one))?;
             }
@@ -168,10 +168,10 @@ impl Works {
     async fn freeze_files(
         &self,
         id: &CaptureId,
-        capture: Capture,
+        capture: &Capture,
         freezes: &[Freeze],
     ) -> Result<(), WorkError> {
-        let made = self.make_successors(id, &capture, freezes).await;
+        let made = self.make_successors(id, capture, freezes).await;
         if let Err(error) = made {
             // The links read as what they link to, and nothing stands on them.
             self.fail_capture(id, capture.incarnation, chain(&error).to_string());
@@ -208,13 +208,13 @@ impl Works {
     fn finish_capture(
         &self,
         id: &CaptureId,
-        capture: Capture,
+        capture: &Capture,
         freezes: &[Freeze],
         moment: Moment,
     ) -> Result<(), WorkError> {
         let (mut disks, mut new_bytes) = (Vec::new(), 0);
         for one in freezes {
-            let (chain, taken) = self.freeze_disk(id, &capture, one)?;
+            let (chain, taken) = self.freeze_disk(id, capture, one)?;
             disks.push(CapturedDisk { disk: one.disk.clone(), layers: chain.layers });
             new_bytes += taken;
         }
@@ -226,7 +226,7 @@ impl Works {
         let Moment { taken_ms, pause_us } = moment;
         let memory_bytes = memory.map(|(bytes, _)| bytes);
         let stage = Stage::Taken;
-        let taken = Capture { stage, taken_ms, pause_us, disks, memory_bytes, new_bytes, ..capture };
+        let taken = Capture { stage, taken_ms, pause_us, disks, memory_bytes, new_bytes, ..capture.clone() };
         self.disks.keep_capture(id, taken)?;
         tracing::info!(%id, pause_us, new_bytes, "captured");
         Ok(())

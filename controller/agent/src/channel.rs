@@ -5,7 +5,8 @@ use chassis::reconcile::Hint;
 use chassis::telemetry::chain;
 use chassis::unix_http::CallError;
 use controller_api::agent::{
-    AgentEvent, Hello, HostFacts, HostStatus, PROTOCOL, SILENCE_MS_MAX, STATUS_INTERVAL_MS, ToAgent, ToController,
+    AgentEvent, Hello, HostFacts, HostStatus, PROTOCOL, SILENCE_MS_MAX, STATUS_INTERVAL_MS, ToAgent,
+    ToController,
 };
 use controller_hypervisor::{ConsoleWriter, HypervisorError};
 use futures::{SinkExt as _, StreamExt as _};

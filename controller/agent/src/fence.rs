@@ -237,6 +237,7 @@ pub fn run(run: &Path) {
     // The kernel takes others first when memory is short; without the right to say so it is like others.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
     let (files, boot) = (Files::of(run), boot());
+    #[expect(clippy::disallowed_methods, reason = "a process of its own that only watches the clock")]
     let pause = |ms| std::thread::sleep(Duration::from_millis(ms));
     let Some(_lock) = (0..LOCK_TRIES).find_map(|_| {
         files.lock().or_else(|| {
@@ -265,8 +266,8 @@ pub fn run(run: &Path) {
             busy_ms = now;
         }
         match now.saturating_sub(until_ms.max(busy_ms)) {
-            0..=EAGER_MS => pause(KILL_MS),
-            0..=IDLE_MS => pause(LOOK_MS),
+            quiet if quiet <= EAGER_MS => pause(KILL_MS),
+            quiet if quiet <= IDLE_MS => pause(LOOK_MS),
             _ => return,
         }
     }

@@ -1,7 +1,7 @@
 //! The agent's wiring: observe, plan, start the steps, report. One loop; the steps run beside it.
 
-use crate::channel;
 use crate::chain::CaptureId;
+use crate::channel;
 use crate::config::Config;
 use crate::dirty::Written;
 use crate::disks::Disks;
@@ -22,8 +22,8 @@ use chassis::clock::unix_ms;
 use chassis::reconcile::{self, Hint, Pass, Reconciler};
 use chassis::telemetry::chain;
 use chassis::tls::{Identity, client_config};
-use controller_api::life::CaptureStep;
 use controller_api::agent::{HostDesired, HostStatus, InstanceState, STATUS_INTERVAL_MS};
+use controller_api::life::CaptureStep;
 use controller_hypervisor::{DomainState, Hypervisor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -281,12 +281,11 @@ impl Host {
     fn guard(&self, desired: &HostDesired, observed: &Observed) -> Leave {
         let leased = desired.instances.iter().filter(|instance| instance.leased);
         let leased = leased.filter_map(|instance| instance.incarnation.parse().ok()).collect();
-        let gone = |guest: &Uuid| observed.domains.as_ref().is_some_and(|domains| !domains.contains_key(guest));
+        let gone =
+            |guest: &Uuid| observed.domains.as_ref().is_some_and(|domains| !domains.contains_key(guest));
         // One that is named, and needs no lease any more, is let go.
         let free = |guest: &Uuid| wanted(desired, *guest).is_some_and(|instance| !instance.leased);
-        let alive = |guest: &Uuid| {
-            !free(guest) && (!gone(guest) || observed.records.contains_key(guest))
-        };
+        let alive = |guest: &Uuid| !free(guest) && (!gone(guest) || observed.records.contains_key(guest));
         self.works.leases.guard(&leased, alive)
     }
 
@@ -420,7 +419,9 @@ impl Host {
         let leaving = instances.iter().any(|instance| instance.state == InstanceState::Removing);
         HostStatus {
             generation: desired.generation,
-            converged: problems.is_empty() && !leaving && status::converged(desired, &observed, plan, &instances),
+            converged: problems.is_empty()
+                && !leaving
+                && status::converged(desired, &observed, plan, &instances),
             problems,
             memory_free_bytes: self.works.machine.memory_bytes().saturating_sub(given),
             disk_free_bytes: facts::disk(&self.works.config.state_dir).1,

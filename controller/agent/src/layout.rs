@@ -15,16 +15,14 @@ impl Layout {
     /// Makes the folders.
     pub(crate) fn make(state: &Path, run: &Path) -> std::io::Result<Self> {
         let layout = Self { state: state.to_owned(), run: run.join("health") };
-        for folder in
-            [
+        for folder in [
             layout.instances(),
             layout.volumes(),
             layout.layers(),
             layout.images(),
             layout.components(),
             layout.run.clone(),
-        ]
-        {
+        ] {
             std::fs::create_dir_all(folder)?;
         }
         Ok(layout)

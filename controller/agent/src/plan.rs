@@ -9,8 +9,8 @@
 //!      power off: SwitchOff, and not started
 //! ```
 
-use crate::fence;
 use crate::chain::{Capture, CaptureId, Chains, FileId, FileImage};
+use crate::fence;
 use crate::lease::Leave;
 use crate::store::{Naming, Record, Wires};
 use controller_api::agent::{DesiredInstance, DesiredStream, DesiredVolume, HostDesired};
@@ -136,7 +136,9 @@ impl Step {
             Self::TakeCapture { id, .. } | Self::SettleCapture(id) | Self::FailCapture(id, _) => {
                 Key::Instance(id.instance.clone())
             }
-            Self::NoteHeld(id, _) | Self::PublishCapture(id) | Self::DropCapture(id) => Key::Capture(id.clone()),
+            Self::NoteHeld(id, _) | Self::PublishCapture(id) | Self::DropCapture(id) => {
+                Key::Capture(id.clone())
+            }
             Self::DropFile(file, _) => Key::File(file.clone()),
             Self::FetchMemory(id, ..) => Key::Memory(id.clone()),
             Self::Start(desired, _) | Self::Adopt(desired, _) => Key::Instance(desired.id.clone()),

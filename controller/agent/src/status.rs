@@ -5,9 +5,7 @@ use crate::plan::captures::{captured, id_of, image_of, is_published, ports};
 use crate::plan::{Key, Observed, Plan, wanted};
 use crate::store::Record;
 use controller_api::agent::{DesiredInstance, HostDesired, InstanceState, InstanceStatus};
-use controller_api::life::{
-    CaptureState, CaptureStatus, CapturedDisk, DesiredCapture, Layer, SavedMemory,
-};
+use controller_api::life::{CaptureState, CaptureStatus, CapturedDisk, DesiredCapture, Layer, SavedMemory};
 use controller_hypervisor::DomainState;
 use std::collections::BTreeMap;
 use types::InstanceId;

@@ -232,7 +232,7 @@ async fn pass<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 async fn read_line<T: DeserializeOwned>(
-    stream: &mut (impl AsyncRead + tokio::io::AsyncBufRead + Unpin),
+    stream: &mut (impl tokio::io::AsyncBufRead + Unpin),
 ) -> Result<T, String> {
     let mut line = Vec::new();
     let mut limited = (&mut *stream).take(LINE_LEN_MAX);

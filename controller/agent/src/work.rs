@@ -6,11 +6,11 @@ use crate::config_disk::{ConfigDiskError, config_disk};
 use crate::dirty::Written;
 use crate::disks::Disks;
 use crate::facts;
-use crate::moving::Moves;
 use crate::fence::{self, Leases};
+use crate::moving::Moves;
 use crate::plan::{Step, note_end, wanted};
-use crate::store::{Named, Naming, Record, Store, StoreError, Wires};
 use crate::restore::Reader;
+use crate::store::{Named, Naming, Record, Store, StoreError, Wires};
 use crate::stream::Gone;
 use chassis::clock::unix_ms;
 use chassis::telemetry::chain;
@@ -358,8 +358,7 @@ impl Works {
         if !desired.leased {
             return Ok(start.await?);
         }
-        let named =
-            || self.store.desired().is_some_and(|document| wanted(&document, incarnation).is_some());
+        let named = || self.store.desired().is_some_and(|document| wanted(&document, incarnation).is_some());
         let no_lease = || WorkError::NoLease(fence::why_not(&desired.id));
         let starting = self.leases.begin_start(named).ok_or_else(no_lease)?;
         let started = start.await;
@@ -376,7 +375,11 @@ impl Works {
         self.hypervisor.stop(incarnation, Stop::PowerOff).await?;
         self.carry_written(incarnation);
         self.store.change(incarnation, None, |record| record.ended = true)?;
-        self.tell(id, "instance-fenced", format!("{id} was stopped: the controller was not heard for its lease"));
+        self.tell(
+            id,
+            "instance-fenced",
+            format!("{id} was stopped: the controller was not heard for its lease"),
+        );
         Ok(())
     }
 

@@ -17,11 +17,11 @@ use controller_api::checkpoint::{
 };
 use controller_api::host::{AskMoves, Attest, ChangeLabels, HostService, MovesView, SetService};
 use controller_api::interpose::{InterpositionSpec, MemberPort};
+use controller_api::moving::{AskMove, MoveProgress};
 use controller_api::network::{
     CaptureQuery, ExplainQuery, ExplanationView, FlowsView, NetworkView, TopologyView,
 };
 use controller_api::planned::{RefusalView, RolloutView, RolloutWord, ScheduleView};
-use controller_api::moving::{AskMove, MoveProgress};
 use controller_api::policy::{
     OnFailure, PutPolicy, PutTrustRoot, SetOnFailure, SetPolicySettings, ShadowReport, TrustName,
     TrustRootView,
@@ -503,7 +503,11 @@ impl Client {
     }
 
     /// Drops a checkpoint, or cancels one that is being taken.
-    pub async fn delete_checkpoint(&self, deployment: &DeploymentName, name: &str) -> Result<(), ClientError> {
+    pub async fn delete_checkpoint(
+        &self,
+        deployment: &DeploymentName,
+        name: &str,
+    ) -> Result<(), ClientError> {
         self.remove(&checkpoint_path(deployment, name)).await
     }
 
@@ -546,7 +550,11 @@ impl Client {
     }
 
     /// Lets a suspended deployment go on.
-    pub async fn resume(&self, deployment: &DeploymentName, wish: &Resume) -> Result<RestoreView, ClientError> {
+    pub async fn resume(
+        &self,
+        deployment: &DeploymentName,
+        wish: &Resume,
+    ) -> Result<RestoreView, ClientError> {
         let path = format!("/v1/deployments/{deployment}/resume");
         self.answer(self.request(Method::POST, &path).json(wish)).await
     }
@@ -660,7 +668,10 @@ impl Client {
     }
 
     /// Looks at a repository now.
-    pub async fn refresh_subscription(&self, publisher: &PublisherName) -> Result<SubscriptionView, ClientError> {
+    pub async fn refresh_subscription(
+        &self,
+        publisher: &PublisherName,
+    ) -> Result<SubscriptionView, ClientError> {
         let post = self.request(Method::POST, &format!("/v1/subscriptions/{publisher}/refresh"));
         self.answer_within(post, LOOK_TIMEOUT).await
     }

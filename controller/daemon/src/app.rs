@@ -4,11 +4,11 @@ use crate::identity::Authority;
 use crate::ledger::Ledger;
 use crate::library::Library;
 use crate::live::Live;
-use crate::{checkpoints, planned};
 use crate::policies::Policies;
-use crate::subscriptions::Turns;
 use crate::recovery::Leases;
+use crate::subscriptions::Turns;
 use crate::tracker::Tracker;
+use crate::{checkpoints, planned};
 use chassis::reconcile::Hint;
 use controller_api::agent::{HostStatus, InstanceState};
 use std::path::PathBuf;
@@ -82,9 +82,8 @@ impl App {
         // What is interposed comes into its path when it is ready.
         let via = changed.iter().any(|id| cluster.vias.contains_key(id));
         // A policy may have waited for it.
-        let awaited = changed
-            .iter()
-            .any(|id| planned::awaits(&cluster, id) || checkpoints::awaits(&cluster, id));
+        let awaited =
+            changed.iter().any(|id| planned::awaits(&cluster, id) || checkpoints::awaits(&cluster, id));
         let deployments: std::collections::BTreeSet<_> =
             changed.iter().map(|id| id.deployment.to_string()).collect();
         for id in changed {

@@ -68,7 +68,17 @@ impl Reconciler for Reconcile {
             Some(RETRY)
         });
         let retry = waiting.then_some(RETRY);
-        Pass { status: (), retry_after: retry.into_iter().chain(recovered).chain(moved).chain(updated).chain(planned).chain(kept).min() }
+        Pass {
+            status: (),
+            retry_after: retry
+                .into_iter()
+                .chain(recovered)
+                .chain(moved)
+                .chain(updated)
+                .chain(planned)
+                .chain(kept)
+                .min(),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use controller_api::policy::{DecisionView, OnFailure, PolicyKind, PolicyOrigin, 
 use controller_api::rest::{Problem, ProblemCode};
 use controller_client::ClientError;
 use plugins_artifact::{Kind, Statement, digest};
+use plugins_conformance::specimen::Specimen;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -255,6 +256,52 @@ async fn a_changed_component_is_not_run_and_the_fallback_is_asked() {
     let author = trusted(&running.admin).await;
     running.admin.put_policy(&balanced(), &author.signed(&component("balanced"))).await.unwrap();
     placed(&running).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_policy_that_crashes_again_and_again_is_left_alone_counted_and_taken_up_when_mended() {
+    let state = tempfile::tempdir().unwrap();
+    let running = start(state.path(), real_policies()).await;
+    furnish(&running).await;
+    let author = trusted(&running.admin).await;
+    let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/wit");
+    let crashing = Specimen::that(plugins_runtime::Kind::Placement, "unreachable").build(&wit).unwrap();
+    running.admin.put_policy(&balanced(), &author.signed(&crashing)).await.unwrap();
+    let member = running.join("h1", "host").await;
+    let agent = member.agent("10.99.0.1").await;
+    let _hosts = Hosts(vec![tokio::spawn(live(agent))]);
+    // Nobody else is asked: nothing is placed, and it is asked again until it is left alone.
+    running.admin.apply(OFFICE, false).await.unwrap();
+    let health = until("it is left alone", async || {
+        let health = running.admin.policy(&balanced()).await.unwrap().health;
+        health.open_until_ms.is_some().then_some(health)
+    })
+    .await;
+    assert!(health.failures >= 5 && health.failures == health.calls, "{health:?}");
+    assert!(health.problem.as_deref().unwrap().contains("times in a row"), "{health:?}");
+    let view = running.admin.deployment(&"office".parse().unwrap()).await.unwrap();
+    assert!(view.instances.iter().all(|instance| instance.host.is_none()), "a failure was taken for a yes");
+    let (_, metrics) = member.get("/metrics").await;
+    let metrics = String::from_utf8(metrics).unwrap();
+    let of_balanced = |name: &str| {
+        let lines =
+            metrics.lines().filter(|line| line.starts_with(name) && line.contains(r#"policy="balanced""#));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).fold(0.0, f64::max)
+    };
+    assert!(of_balanced("collective_policy_failures_total") >= 5.0, "{metrics}");
+    assert!(metrics.contains(r#"class="trap""#), "{metrics}");
+
+    running.admin.set_policy_on_failure(&balanced(), OnFailure::Fallback(packed())).await.unwrap();
+    placed(&running).await;
+    let decision = newest(&running, |decision| decision.host.is_some()).await;
+    assert_eq!(decision.fallback.unwrap().policy, packed());
+    // Another component begins anew.
+    running.admin.roll_back_policy(&balanced()).await.unwrap();
+    running.admin.delete_instance(&"office/gateway".parse().unwrap()).await.unwrap();
+    let decision = newest(&running, |decision| decision.host.is_some() && decision.fallback.is_none()).await;
+    assert!(decision.component.starts_with("balanced "), "{decision:?}");
+    assert_eq!(running.admin.policy(&balanced()).await.unwrap().health.open_until_ms, None);
     running.stop().await;
 }
 

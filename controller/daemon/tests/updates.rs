@@ -371,7 +371,7 @@ async fn a_pause_begins_nothing_and_all_rollouts_are_halted_at_once() {
     stage.until_order("1.1.0", OrderStatus::Prefetching).await;
     let id = rollout_of("1.1.0");
     let halted = admin.halt_rollouts(Some("network works strangely")).await.unwrap();
-    assert_eq!(halted, [id.clone()]);
+    assert_eq!(halted, std::slice::from_ref(&id));
     assert!(admin.halt_rollouts(None).await.unwrap().is_empty(), "it is so already");
     let view = admin.rollout(&id).await.unwrap();
     assert_eq!(view.paused.unwrap().why.as_deref(), Some("network works strangely"));

@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed step of a test is a failed test")]
 //! Claims about real domains on a real, private libvirtd.
 
+#[allow(dead_code, reason = "some of it is for the tests beside it")]
 mod private_libvirtd;
 
 use controller_hypervisor::{

@@ -2,6 +2,7 @@
 //! Claims about real saved memory that is kept as its difference to the memory before.
 
 mod counting_guest;
+#[allow(dead_code, reason = "some of it is for the tests beside it")]
 mod private_libvirtd;
 
 use controller_hypervisor::{Chain, DiskFile, Format, Machine, NewFile, Snapshot, Stop, Under, VolumeDisk};

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "figures")]
 //! Claims about guests that move between two real, private libvirtds whose only way to each other is this process.
 
+#[allow(dead_code, reason = "some of it is for the tests beside it")]
 mod private_libvirtd;
 
 use controller_hypervisor::{

@@ -2,6 +2,7 @@
 //! Claims about what is frozen of a guest that runs, and about guests that go on from it, on a real, private libvirtd.
 
 mod counting_guest;
+#[allow(dead_code, reason = "some of it is for the tests beside it")]
 mod private_libvirtd;
 
 use controller_hypervisor::{

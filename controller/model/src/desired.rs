@@ -41,7 +41,8 @@ fn of_host(
         .filter_map(|(id, _)| Some((id, &cluster.instances.get(id)?.value)))
         .collect();
     // Those on their way here have their networks, images and disks here already.
-    let arriving = moving::arrivals(cluster, host).filter_map(|id| Some((id, &cluster.instances.get(id)?.value)));
+    let arriving =
+        moving::arrivals(cluster, host).filter_map(|id| Some((id, &cluster.instances.get(id)?.value)));
     let with_arriving: Vec<(&InstanceId, &record::Instance)> = here.iter().copied().chain(arriving).collect();
     let comes = |id: &InstanceId| moving::coming_to(cluster, id) == Some(host);
     let part = |id: &InstanceId| wirings.get(&id.deployment).and_then(|wiring| wiring.get(&id.member));

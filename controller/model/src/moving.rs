@@ -187,7 +187,7 @@ pub fn request(
             "{id} cannot move: a roll of it has begun: wait until it has ended"
         )));
     }
-    if !cluster.hosts.get(to).is_some_and(|host| host.role == "host") {
+    if cluster.hosts.get(to).is_none_or(|host| host.role != "host") {
         return Err(Refusal::NotFound(format!("there is no host {to} that holds instances")));
     }
     if cluster.facts.get(to).and_then(|facts| facts.move_address).is_none() {
@@ -287,15 +287,15 @@ pub fn settle(cluster: &Cluster, sight: Sight<'_>, under_way_max: usize) -> Sett
         };
         settled.waiting |= next.as_ref().is_none_or(|next| !next.phase.is_over());
         if let Some(next) = next.filter(|next| *next != held.value) {
-            write(&mut settled, id, held, next);
+            write(&mut settled, id, held, &next);
         }
     }
     settled
 }
 
-fn write(settled: &mut Settled, id: &InstanceId, held: &Move, next: Move) {
+fn write(settled: &mut Settled, id: &InstanceId, held: &Move, next: &Move) {
     if held.phase < MovePhase::Switching && next.phase == MovePhase::Switching {
-        arrive(&mut settled.draft, id, &next);
+        arrive(&mut settled.draft, id, next);
     }
     let object = format!("instance/{id}");
     let (from, to) = (&next.from, &next.to);
@@ -314,7 +314,7 @@ fn write(settled: &mut Settled, id: &InstanceId, held: &Move, next: Move) {
         }
         _ => {}
     }
-    settled.draft.put(key(id), &next);
+    settled.draft.put(key(id), next);
 }
 
 /// The guest is at its target: so are its placement and its volumes.

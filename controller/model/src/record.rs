@@ -28,10 +28,10 @@
 //! | `leases/HOST` | [`HostLease`] |
 //! | `tokens/ID`, `joins/ID` | [`Token`], [`Join`] |
 
+use controller_api::checkpoint::CheckpointPhase;
 use controller_api::document::ApplianceSpec;
 use controller_api::host::HostService;
 use controller_api::interpose::{InterpositionPhase, MemberPort};
-use controller_api::checkpoint::CheckpointPhase;
 use controller_api::life::{CaptureState, CapturedDisk, Layer, Power, SavedMemory};
 use controller_api::planned::{RollOrder, RolloutPause, TakeOrder};
 use controller_api::policy::{OnFailure, PolicyKind, PolicyRelease};

@@ -19,7 +19,7 @@ fn with(field: &str) -> String {
 
 fn config(cluster: &Cluster, member: &str, file: &str) -> String {
     let documents = desired::desired(cluster, &BTreeSet::new());
-    let instances = documents.into_iter().flat_map(|(_, document)| document.instances);
+    let instances = documents.into_values().flat_map(|document| document.instances);
     let found = instances.into_iter().find(|instance| instance.id.member.as_str() == member).unwrap();
     found.config[file].clone()
 }

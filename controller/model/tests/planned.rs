@@ -240,19 +240,22 @@ fn a_moved_channel_is_a_rollout_until_all_run_its_version() {
     assert_eq!(twice.orders, ordered.orders);
     assert!(update::questions(&draft.cluster, sight(60_010))[0].due);
 
-    // Whoever makes the guest anew: the order ends when it has been healthy for as long as was asked.
+    // Somebody else makes the guest anew: the order ends when it has been healthy for as long as was asked.
     let mut gateway = draft.cluster.instances[&id("office/gateway")].value.clone();
     gateway.version = "1.1.0".parse().unwrap();
     draft.put("instances/office/gateway", &gateway);
     let serving = observed(&draft.cluster, InstanceState::Ready, Some(1_000));
     let seen = |now_ms| Sight { observed: &serving, online: &all, now_ms };
-    let status = |now_ms| update::questions(&draft.cluster, seen(now_ms))[0].orders[0].status;
-    assert_eq!(status(5_999), OrderStatus::Pending);
+    let mut status = |now_ms| {
+        let bounds = update::Bounds::default();
+        let settled = update::settle(&draft.cluster, seen(now_ms), bounds, &mut support::counting());
+        draft = settled.draft;
+        update::questions(&draft.cluster, seen(now_ms))[0].orders[0].status
+    };
+    assert_eq!(status(1_000), OrderStatus::Proving);
+    assert_eq!(status(5_999), OrderStatus::Proving);
     assert_eq!(status(6_000), OrderStatus::Succeeded);
     assert!(update::questions(&draft.cluster, seen(6_000))[0].due);
-    let failed = observed(&draft.cluster, InstanceState::Failed, None);
-    let sees = Sight { observed: &failed, online: &all, now_ms: 6_000 };
-    assert_eq!(update::questions(&draft.cluster, sees)[0].orders[0].status, OrderStatus::Failed);
 
     let [last] = update::questions(&draft.cluster, seen(6_000)).try_into().unwrap();
     let done = update::Answer { step: "complete".into(), next_call_ms: 0, ..roll(vec![]) };

@@ -92,7 +92,9 @@ pub(crate) enum Meaning {
     Channels,
 }
 
-const ENDS: [(&str, fn(VersionName) -> Meaning); 3] = [
+type End = (&'static str, fn(VersionName) -> Meaning);
+
+const ENDS: [End; 3] = [
     (".version.json", Meaning::Version),
     (".metainfo", Meaning::Metainfo),
     (".manifest.json", Meaning::Manifest),

@@ -124,7 +124,7 @@ pub async fn load(
     remember(memory, scratch.path())?;
     let repository = loaded
         .map_err(|_| LoadError::Unreachable(format!("{source} takes longer than {METADATA_TIME_MAX:?}")))?
-        .map_err(judged)?;
+        .map_err(|error| judged(&error))?;
     let root = known(repository.root())?;
     if root.publisher != *publisher {
         return Err(LoadError::Refused(format!("the repository is {}'s, not {publisher}'s", root.publisher)));
@@ -139,15 +139,15 @@ pub async fn load(
     Ok(Loaded { repository, root, expires_ms, _scratch: scratch })
 }
 
-fn judged(error: tough::error::Error) -> LoadError {
+fn judged(error: &tough::error::Error) -> LoadError {
     use tough::error::Error;
-    match &error {
+    match error {
         Error::ExpiredMetadata { role, .. } => LoadError::Expired(match role {
             RoleType::DelegatedTargets => "targets".to_owned(),
             role => role.to_string(),
         }),
-        Error::Transport { .. } => LoadError::Unreachable(chain(&error)),
-        _ => LoadError::Refused(chain(&error)),
+        Error::Transport { .. } => LoadError::Unreachable(chain(error)),
+        _ => LoadError::Refused(chain(error)),
     }
 }
 
@@ -277,7 +277,7 @@ impl Loaded {
         });
         match fetched.await {
             Err(_) => Err(LoadError::Unreachable(format!("{name} takes longer than {TARGET_TIME_MAX:?}"))),
-            Ok(Err(error)) => Err(judged(error)),
+            Ok(Err(error)) => Err(judged(&error)),
             Ok(Ok(None)) => Err(refused("it is not listed".to_owned())),
             Ok(Ok(Some(bytes))) => Ok(bytes),
         }

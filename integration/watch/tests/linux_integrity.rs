@@ -4,7 +4,7 @@
 
 mod guest;
 #[path = "../../../controller/hypervisor/tests/private_libvirtd/mod.rs"]
-#[expect(dead_code, reason = "some of it is for the tests beside it")]
+#[allow(dead_code, reason = "some of it is for the tests beside it")]
 mod private_libvirtd;
 
 use guest::{Guest, Kernel};

@@ -187,6 +187,7 @@ fn arrival(queued: Option<u64>, now: u64, trouble: f64, random: &mut StdRng) -> 
 
 /// Runs both sides for a while in a world that the seed makes; says how often the instance was started elsewhere and for
 /// how many ticks it ran.
+#[expect(clippy::too_many_lines, reason = "one world, told in order")]
 fn simulate(seed: u64, trouble: f64) -> (u32, u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut clock =

@@ -1,8 +1,8 @@
 use super::*;
 use crate::chain::{CaptureId, Chain, DiskId, LayerId, Stage};
-use controller_api::life::{DiskName, Layer, LayerFormat};
 use controller_api::agent::{DesiredPort, DesiredStream};
 use controller_api::life::Power;
+use controller_api::life::{DiskName, Layer, LayerFormat};
 use netd_api::{
     Mirror, MirrorFrom, MirrorTo, Network, NetworkStatus, Port, PortStatus, Router, Status, Uplink, Watcher,
     WatcherStatus,
@@ -479,7 +479,10 @@ fn a_run_is_told_once_for_each_start_when_its_boot_is_over() {
     assert!(!tells(&world), "the controller is away");
     world.now_ms += 1;
     let told = plan(&desired, &world.observe());
-    assert!(crate::status::converged(&desired, &world.observe(), &told, &[]), "it is no part of what shall be");
+    assert!(
+        crate::status::converged(&desired, &world.observe(), &told, &[]),
+        "it is no part of what shall be"
+    );
     world.converge(&desired, usize::MAX);
     assert!(!tells(&world));
     world.records.get_mut(&uuid).unwrap().starts += 1;

@@ -180,7 +180,7 @@ pub(crate) async fn run(session: &Session, command: &Command) -> Result<ExitCode
         Command::Pin(which) => pin(session, which, true).await,
         Command::Unpin(which) => pin(session, which, false).await,
         Command::Diff { deployment, from, to } => {
-            show::diff(session, client.diff_checkpoints(deployment, from, to).await?)
+            show::diff(session, &client.diff_checkpoints(deployment, from, to).await?)
         }
         Command::Delete(which) => {
             client.delete_checkpoint(&which.deployment, &which.checkpoint).await?;

@@ -3,8 +3,8 @@
 pub(crate) mod appliance;
 pub(crate) mod apply;
 pub(crate) mod audit;
-pub(crate) mod checkpoint;
 pub(crate) mod catalog;
+pub(crate) mod checkpoint;
 pub(crate) mod completion;
 pub(crate) mod console;
 pub(crate) mod delete;

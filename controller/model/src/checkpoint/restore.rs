@@ -257,12 +257,12 @@ fn from_part(draft: &mut Draft, id: &InstanceId, part: &Part, with_memory: bool)
         return Err(Refusal::NotFound(format!("there is no instance {id}")));
     };
     let memory_from = part.saved.clone().filter(|_| with_memory);
-    if memory_from.is_some() {
-        if let Some(what) = other_hardware(&expanded, part) {
-            return Err(Refusal::Conflict(format!(
-                "the memory of {id} cannot go on: {what} now; restore without memory, or change the bundle back"
-            )));
-        }
+    if memory_from.is_some()
+        && let Some(what) = other_hardware(&expanded, part)
+    {
+        return Err(Refusal::Conflict(format!(
+            "the memory of {id} cannot go on: {what} now; restore without memory, or change the bundle back"
+        )));
     }
     let restored = record::Instance {
         version: part.version.clone(),

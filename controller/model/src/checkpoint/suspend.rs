@@ -199,7 +199,7 @@ fn onto(
     host: &HostName,
     sight: Sight<'_>,
 ) -> Result<(), Refusal> {
-    if !draft.cluster.hosts.get(host).is_some_and(|held| held.role == "host") {
+    if draft.cluster.hosts.get(host).is_none_or(|held| held.role != "host") {
         return Err(Refusal::NotFound(format!("there is no host {host}")));
     }
     let elsewhere = |(id, _): &(&InstanceId, &Stored<record::Instance>)| {

@@ -341,7 +341,7 @@ proptest! {
                 prop_assert!(cluster.desired[&host("h2")].value.instances.is_empty());
                 guest = Guest::Source;
             }
-            let end = |name: &str| cluster.desired[&host(name)].value.moves.first().is_some();
+            let end = |name: &str| !cluster.desired[&host(name)].value.moves.is_empty();
             let source = match guest {
                 Guest::Source if task && end("h1") => Some((MoveState::Moving, None)),
                 Guest::Source if end("h1") => Some((MoveState::Failed, Some("it was interrupted"))),

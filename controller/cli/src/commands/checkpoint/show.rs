@@ -129,11 +129,11 @@ fn part(part: &PartView) -> Vec<Vec<String>> {
 }
 
 /// What differs between two.
-pub(super) fn diff(session: &Session, diff: CheckpointDiff) -> Result<ExitCode, Failure> {
+pub(super) fn diff(session: &Session, diff: &CheckpointDiff) -> Result<ExitCode, Failure> {
     let mut out = std::io::stdout();
     match session.format {
-        Format::Json => output::json(&mut out, &diff)?,
-        Format::Yaml => output::yaml(&mut out, &diff)?,
+        Format::Json => output::json(&mut out, diff)?,
+        Format::Yaml => output::yaml(&mut out, diff)?,
         Format::Name => {
             diff.members.iter().try_for_each(|member| writeln!(out, "{}", member.member))?;
         }
