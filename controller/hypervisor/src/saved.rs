@@ -41,7 +41,9 @@ pub enum SavedError {
     #[error("saving it was not finished: take the checkpoint again")]
     Unfinished,
     /// It is of another version or format.
-    #[error("its version {version} and format {format} are not supported here")]
+    #[error(
+        "its version {version} and format {format} are not supported here: let libvirt write raw ones (snapshot_image_format = \"raw\" in qemu.conf)"
+    )]
     Version {
         /// Of the header.
         version: u32,

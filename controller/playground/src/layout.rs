@@ -421,7 +421,7 @@ pub fn qemu_config(number: u8) -> String {
     format!(
         "user = \"root\"\ngroup = \"root\"\nremember_owner = 0\ndynamic_ownership = 0\nsecurity_driver = \"none\"\n\
          namespaces = []\ncgroup_controllers = []\nstdio_handler = \"file\"\nswtpm_user = \"root\"\nswtpm_group = \"root\"\n\
-         save_image_format = \"sparse\"\nsnapshot_image_format = \"sparse\"\nmigration_address = \"{address}\"\n\
+         save_image_format = \"sparse\"\nsnapshot_image_format = \"raw\"\nmigration_address = \"{address}\"\n\
          migration_host = \"{address}\"\n"
     )
 }

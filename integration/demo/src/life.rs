@@ -8,21 +8,18 @@ mod updates;
 mod versions;
 
 use crate::machine::Machine;
-use crate::observe::host;
+use crate::observe::{host, nic_address};
 use crate::probe;
 use crate::stage::{BOOT_PATIENCE, Stage};
 use anyhow::Context as _;
-use controller_api::network::NetworkView;
 use controller_api::rest::InstanceView;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// The deployment of the bundle's file.
 const LEDGER: &str = "ledger";
-/// Its network behind a router.
-const YARD: &str = "yard";
-/// Its members, and the ports under which their pages are for people outside.
-const MEMBERS: [(&str, u16); 2] = [("desk", 8080), ("server", 8082)];
+/// Its members.
+const MEMBERS: [&str; 2] = ["desk", "server"];
 /// A page is answered within this.
 const ANSWER: Duration = Duration::from_secs(5);
 /// A shell command that does nothing slow ends within this.
@@ -52,8 +49,6 @@ pub(crate) async fn perform(mut stage: Stage, before: &Machine) -> anyhow::Resul
 struct Ledger {
     desk: InstanceView,
     server: InstanceView,
-    /// The router's address on the site's LAN.
-    outside: IpAddr,
 }
 
 impl Ledger {
@@ -61,10 +56,9 @@ impl Ledger {
         if name == "desk" { &self.desk } else { &self.server }
     }
 
-    /// Where a member's pages are for people outside.
-    fn published(&self, member: &str) -> SocketAddr {
-        let port = MEMBERS.iter().find(|(name, _)| *name == member).map_or(0, |(_, port)| *port);
-        SocketAddr::new(self.outside, port)
+    /// Where a member's pages are for people in the office.
+    fn pages(&self, member: &str) -> anyhow::Result<SocketAddr> {
+        Ok(SocketAddr::new(nic_address(self.member(member), "eth0")?, probe::HTTP))
     }
 }
 
@@ -75,9 +69,7 @@ impl Stage {
         self.claims.step(&format!("collective apply -f {bundle}"));
         self.cli.show(&["apply", "-f", &bundle]).await?;
         let (desk, server) = self.both_ready(BOOT_PATIENCE).await?;
-        let view: NetworkView = self.api.get(&format!("/v1/networks/{LEDGER}/{YARD}")).await?;
-        let outside = view.outside.first().context("the network has no router's address")?.parse()?;
-        let ledger = Ledger { desk, server, outside };
+        let ledger = Ledger { desk, server };
         self.answers(&ledger, "desk", "/release", BOOT_PATIENCE).await?;
         Ok(ledger)
     }
@@ -93,9 +85,9 @@ impl Stage {
         Ok(())
     }
 
-    /// A page of a member, as a person outside gets it.
+    /// A page of a member, as a person in the office gets it.
     async fn page(&self, ledger: &Ledger, member: &str, path: &str) -> anyhow::Result<String> {
-        let page = probe::get(&self.playground.switch()?, ledger.published(member), path, ANSWER).await?;
+        let page = probe::get(&self.playground.switch()?, ledger.pages(member)?, path, ANSWER).await?;
         Ok(page.trim().to_owned())
     }
 
@@ -144,7 +136,7 @@ fn hints(stage: &Stage, ledger: &Ledger) -> [String; 4] {
     [
         format!(
             "{collective} playground exec switch --state {state} -- curl http://{}/cgi-bin/count",
-            ledger.published("desk")
+            nic_address(&ledger.desk, "eth0").map(|address| address.to_string()).unwrap_or_default()
         ),
         format!("{collective} checkpoint create {LEDGER} --memory"),
         format!("{collective} move {LEDGER}/desk"),

@@ -65,8 +65,8 @@ fn what_is_no_saved_memory_is_refused_with_its_reason() {
         rehomed(&bad, "n", Uuid::nil()).unwrap_err().to_string()
     };
     assert_eq!(with(0, b'X'), SavedError::Magic.to_string());
-    assert_eq!(with(16, 3), "its version 3 and format 0 are not supported here");
-    assert_eq!(with(28, 6), "its version 2 and format 6 are not supported here");
+    assert!(with(16, 3).starts_with("its version 3 and format 0 are not supported here"));
+    assert!(with(28, 6).starts_with("its version 2 and format 6 are not supported here"));
     assert!(with(23, 0x7f).contains("which cannot be"));
     assert!(with(35, 0x7f).contains("which cannot be"));
     let mut unfinished = good.clone();

@@ -122,7 +122,7 @@ pub fn replica_hosts(
     }
     let whole = |status: &controller_api::agent::HostStatus, name: &str, digest: &Digest| {
         let image = status.images.get(name).or_else(|| status.images.get(&digest.hex()));
-        image.is_some_and(|image| image.pieces_local == image.pieces)
+        image.is_some_and(|image| image.pieces_local.saturating_add(image.pieces_zero) >= image.pieces)
     };
     cluster
         .hosts

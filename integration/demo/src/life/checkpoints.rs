@@ -9,7 +9,7 @@ use controller_api::checkpoint::CheckpointView;
 use std::time::{Duration, Instant};
 
 /// The desk counts in memory and tells the server each number; both only know it in memory.
-const PULSE: &str = "(n=0; while :; do n=$((n+1)); echo $n >/tmp/.n; mv /tmp/.n /tmp/n; wget -q -O /dev/null http://SERVER/cgi-bin/heard?$n; done) >/dev/null 2>&1 &";
+const PULSE: &str = "((n=0; while :; do n=$((n+1)); echo $n >/tmp/.n; mv /tmp/.n /tmp/n; wget -q -O /dev/null http://SERVER/cgi-bin/heard?$n; done) >/dev/null 2>&1 &)";
 /// Files a person would miss.
 const FILES: &str = "mkdir -p /tmp/work && for i in 1 2 3 4 5; do echo file $i >/tmp/work/$i; done";
 const NAME: &str = "before-the-accident";
@@ -50,7 +50,18 @@ impl Stage {
             .await
             .ok();
         drop(desk);
-        self.cli.show(&["checkpoint", "restore", LEDGER, NAME, "--memory", "--discard-current"]).await?;
+        self.cli
+            .show(&[
+                "checkpoint",
+                "restore",
+                LEDGER,
+                NAME,
+                "--memory",
+                "--discard-current",
+                "--timeout",
+                "2m",
+            ])
+            .await?;
         (ledger.desk, ledger.server) = self.both_ready(BOOT_PATIENCE).await?;
         let mut desk = self.shell("desk").await?;
         let files = said(&mut desk, "cat /tmp/work/* | wc -l").await?;

@@ -20,10 +20,11 @@ impl Stage {
     }
 
     async fn move_under_load(&mut self, ledger: &mut Ledger) -> anyhow::Result<(bool, String)> {
+        self.look_again(ledger).await?;
         let (from, to) = (host(&ledger.desk).to_owned(), self.other_host(&ledger.desk)?);
         let (incarnation, started) = (ledger.desk.incarnation.clone(), ledger.desk.starts);
         let counted = self.one_more(ledger, "desk").await?;
-        let stream = Stream::open(&self.playground.switch()?, ledger.published("desk")).await?;
+        let stream = Stream::open(&self.playground.switch()?, ledger.pages("desk")?).await?;
         stream.flows(FLOW, PATIENCE).await?;
         let begun = Instant::now();
         self.cli.show(&["move", &format!("{LEDGER}/desk"), "--to", &to]).await?;

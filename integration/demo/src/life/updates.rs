@@ -72,7 +72,7 @@ impl Stage {
         version: &str,
     ) -> anyhow::Result<(bool, String)> {
         let mut counts = Vec::new();
-        for (member, _) in MEMBERS {
+        for member in MEMBERS {
             self.one_more(ledger, member).await?;
             counts.push(self.one_more(ledger, member).await?);
         }
@@ -80,12 +80,12 @@ impl Stage {
             let instance = ledger.member(member);
             instance.ports.iter().map(|port| (port.mac, port.address)).collect::<Vec<_>>()
         };
-        let before: Vec<_> = MEMBERS.iter().map(|(member, _)| config(ledger, member)).collect();
+        let before: Vec<_> = MEMBERS.iter().map(|member| config(ledger, member)).collect();
         self.publish(&versions::folder(station, &self.work, version, false)?).await?;
         let rollout = self.rollout_until(version, |rollout| rollout.step == "complete").await?;
         self.look_again(ledger).await?;
         let (mut right, mut evidence) = (true, Vec::new());
-        for (index, (member, _)) in MEMBERS.iter().enumerate() {
+        for (index, member) in MEMBERS.iter().enumerate() {
             let release = self.answers(ledger, member, "/release", BOOT_PATIENCE).await?;
             let count = self.one_more(ledger, member).await?;
             right &=
@@ -129,7 +129,7 @@ impl Stage {
         let after = self.one_more(ledger, "desk").await?;
         let told = self.cli.run(&["rollout", "show", &rollout.id]).await?;
         let reason = rollout.refused.unwrap_or_default();
-        let events = self.cli.run(&["get", "events"]).await?;
+        let events = self.cli.run(&["events"]).await?;
         Ok((
             touched == 1
                 && release == "2.0.0"

@@ -77,7 +77,7 @@ impl Stage {
         let after = begun.elapsed();
         let finding = seen.findings.iter().find(|finding| finding.rule == rule).context("it went again")?;
         let title = finding.title.clone();
-        let event = self.cli.answer(&["get", "events"]).await?.1.contains(&title);
+        let event = self.cli.answer(&["events"]).await?.1.contains(&title);
         let (code, said) = lab.shells.desk.run(&write("/dev/zero"), COMMAND).await?;
         anyhow::ensure!(code == 0, "the desk cannot write its disk: {said}");
         let closed = self.watch_until("desk", DESK_POLICY, SEE_PATIENCE, |status| !open(status, rule)).await;

@@ -84,9 +84,11 @@ pub(super) async fn until_ready(
             })
             .collect();
         let text = states.join(", ");
-        if told != text {
+        // A countdown is no news.
+        let news: String = text.chars().filter(|letter| !letter.is_ascii_digit()).collect();
+        if told != news {
             note(format_args!("{:6.1} s  {text}", begin.elapsed().as_secs_f32()));
-            told.clone_from(&text);
+            told = news;
         }
         if begin.elapsed() >= timeout {
             return Err(too_long(&format!("deployment {deployment} does not serve"), timeout, &text));
