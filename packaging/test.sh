@@ -29,6 +29,7 @@ part browser    "${make[@]}" browser
 part appliances "${make[@]}" appliances
 part demo       "${make[@]}" demo CHECK=1
 part networks   "${make[@]}" demo-networks CHECK=1
+part life       "${make[@]}" demo-life CHECK=1
 count
 [ "$failures" -gt 0 ] || failures=${#failed[@]}
 echo
