@@ -636,6 +636,9 @@ async fn a_leased_guest_runs_while_it_is_heard_and_no_longer_though_the_agent_is
     println!("stopped {after:?} after the last answer, with a lease of {LEASE_MS} ms");
     // The lease runs from when the status was sent; a busy machine takes a while to bring it, and to ask libvirt.
     assert!(after > Duration::from_millis(LEASE_MS / 2) && after < Duration::from_millis(LEASE_MS + 2_000));
+    // Meanwhile it heard nothing from us, and has dialled again.
+    let mut session = controller.session().await;
+    session.desire(leased(1, incarnation)).await;
     session
         .until_instance("stopped", |instance| {
             waits_for_lease(instance) && instance.state == InstanceState::Stopped

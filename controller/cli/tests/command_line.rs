@@ -191,15 +191,22 @@ fn the_list_of_commands_is_as_promised() {
         commands,
         [
             "appliance",
+            "publisher",
+            "catalog",
             "apply",
             "diff",
             "get",
             "describe",
             "delete",
             "wait",
+            "checkpoint",
+            "suspend",
+            "resume",
             "host",
+            "site",
             "move",
             "rebalance",
+            "rollout",
             "token",
             "policy",
             "events",
@@ -212,7 +219,7 @@ fn the_list_of_commands_is_as_promised() {
             "doctor",
             "playground",
             "completion",
-            "version"
+            "version",
         ]
     );
 }

@@ -89,6 +89,12 @@ async fn scene(state: &std::path::Path) -> (Running, Agent, Agent) {
     placed(&running).await;
     let m2 = running.join("h2", "host").await;
     let a2 = m2.agent("10.99.0.2").await;
+    let end = tokio::time::Instant::now() + DEADLINE;
+    let mut changes = running.admin.watch(None).await.unwrap();
+    while !running.admin.host(&host("h2")).await.unwrap().online {
+        assert!(tokio::time::Instant::now() < end, "h2 is not online");
+        let _ = tokio::time::timeout(Duration::from_millis(100), changes.next()).await;
+    }
     (running, a1, a2)
 }
 

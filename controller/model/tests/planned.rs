@@ -6,6 +6,7 @@ mod support;
 
 use controller_api::agent::{HostStatus, InstanceState, InstanceStatus};
 use controller_api::host::HostService;
+use controller_api::life::Power;
 use controller_api::planned::OrderStatus;
 use controller_model::placement::{self, Census, HostState, Observed, moves};
 use controller_model::standing::{Condition, Sight};
@@ -163,7 +164,7 @@ fn wishes_that_cannot_be_are_refused_with_line_and_field() {
 }
 
 #[test]
-fn a_volume_binds_and_a_scene_remembers_what_was_taken() {
+fn a_volume_goes_along_what_is_off_is_bound_and_a_scene_remembers_what_was_taken() {
     let mut draft = Draft::new(office());
     let volume = record::Volume {
         size: types::ByteSize(1 << 20),
@@ -172,8 +173,11 @@ fn a_volume_binds_and_a_scene_remembers_what_was_taken() {
         layers: Vec::new(),
     };
     draft.put("volumes/office/workspace/home", &volume);
+    assert_eq!(moves::bound(&draft.cluster, &id("office/workspace")), None);
+    let held = draft.cluster.instances[&id("office/workspace")].value.clone();
+    draft.put("instances/office/workspace", &record::Instance { power: Power::Off, ..held });
     let mut scene = moves::Scene::new(draft.cluster, &Observed::new(), &online());
-    assert!(moves::bound(&scene.cluster, &id("office/workspace")).unwrap().contains("(home) lie on h2"));
+    assert!(moves::bound(&scene.cluster, &id("office/workspace")).unwrap().contains("switched off"));
     assert_eq!(moves::movable(&scene), [id("office/gateway")]);
     assert_eq!(moves::evacuees(&scene.cluster, &named("h1")), [id("office/gateway")]);
     scene.take(&id("office/gateway"), &named("h2"));
