@@ -207,9 +207,9 @@ pub struct ScheduleView {
     pub policy: PolicyName,
     /// Checkpoints that are there.
     pub checkpoints: u32,
-    /// One is to be taken: ordered and not carried out.
+    /// One is to be taken: ordered, and not there yet.
     pub take: Option<TakeOrder>,
-    /// These are to be dropped: ordered and not carried out.
+    /// These are to be dropped: ordered, and still there.
     pub discards: Vec<String>,
     /// Why it cannot be said, if so.
     pub problem: Option<String>,

@@ -31,7 +31,7 @@
 //! | `PUT /v1/hosts/{name}/service` | [`SetService`](crate::host::SetService) | [`HostView`] |
 //! | `POST /v1/hosts/{name}/labels` | [`ChangeLabels`](crate::host::ChangeLabels) | [`HostView`] |
 //! | `PUT`, `DELETE /v1/hosts/{name}/attestation` | [`Attest`](crate::host::Attest) | [`HostView`] |
-//! | `POST /v1/hosts/{name}/evacuation`, `POST /v1/rebalance` | [`AskMoves`](crate::host::AskMoves) | [`MovesView`](crate::host::MovesView): nothing moves |
+//! | `POST /v1/hosts/{name}/evacuation`, `POST /v1/rebalance` | [`AskMoves`](crate::host::AskMoves) | [`MovesView`](crate::host::MovesView): nothing moves unless `execute` says so |
 //! | `GET /v1/rollouts`, `/v1/rollouts/{publisher}/{appliance}/{channel}/{version}/{policy}` | | [`RolloutView`](crate::planned::RolloutView) |
 //! | `POST /v1/rollouts/{...}/pause`, `.../resume`, `.../retry` | [`RolloutWord`](crate::planned::RolloutWord) | [`RolloutView`](crate::planned::RolloutView) |
 //! | `POST /v1/rollouts/halt-all` | [`RolloutWord`](crate::planned::RolloutWord) | names of those it paused |
