@@ -143,10 +143,13 @@ async fn what_a_removed_or_expired_root_vouched_for_goes_on_and_is_not_taken_ane
     assert_eq!(refused.code, ProblemCode::Conflict, "its signature would not be taken now");
     assert!(problem(running.admin.put_policy(&balanced(), &packs).await).message.contains("no trusted key"));
 
-    let soon = chassis::clock::unix_ms() + 300;
-    let root = PutTrustRoot { expires_ms: Some(soon), ..author.root(&[PolicyKind::Placement]) };
-    running.admin.put_trust_root(&acme, &root).await.unwrap();
+    let until_ms = |ms: u64| PutTrustRoot {
+        expires_ms: Some(chassis::clock::unix_ms() + ms),
+        ..author.root(&[PolicyKind::Placement])
+    };
+    running.admin.put_trust_root(&acme, &until_ms(3_600_000)).await.unwrap();
     assert_eq!(running.admin.policy(&balanced()).await.unwrap().health.problem, None);
+    running.admin.put_trust_root(&acme, &until_ms(300)).await.unwrap();
     let expired =
         until("it expires", async || running.admin.policy(&balanced()).await.unwrap().health.problem).await;
     assert!(expired.starts_with("its trust root acme has expired"), "{expired}");
