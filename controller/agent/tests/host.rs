@@ -26,7 +26,9 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::pki_types::PrivateKeyDer;
 use sha2::Digest as _;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use streamer_api::{
@@ -171,13 +173,16 @@ struct Controller {
 }
 
 /// The certificate authority, a server and a host.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+struct Authority(CertifiedIssuer<'static, KeyPair>, Ipv4Addr);
 
 impl Authority {
     fn new() -> Self {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+        // Each test has an address of its own: nobody else takes a port that is let go and listened at again.
+        static TESTS: AtomicU8 = AtomicU8::new(1);
+        let address = Ipv4Addr::new(127, 0, 1, TESTS.fetch_add(1, Ordering::Relaxed));
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap(), address)
     }
 
     fn leaf(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
@@ -186,7 +191,7 @@ impl Authority {
     }
 
     async fn controller(&self, port: u16, told: &Arc<Told>) -> (Controller, u16) {
-        let (certificate, key) = self.leaf("127.0.0.1");
+        let (certificate, key) = self.leaf(&self.1.to_string());
         let identity = Identity {
             chain: vec![certificate.der().clone()],
             key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
@@ -205,7 +210,15 @@ impl Authority {
             .route("/agent/v1/images/{digest}", get(source))
             .route("/agent/v1/layers/{digest}", put(take_layer).with_state(Arc::clone(told)))
             .route("/agent/v1/images/{digest}/runs", post(take_run).with_state(Arc::clone(told)));
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        // A process that another test is just starting may still have the one that was let go.
+        let deadline = Instant::now() + DEADLINE;
+        let listener = loop {
+            match TcpListener::bind((self.1, port)).await {
+                Ok(listener) => break listener,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
         let port = listener.local_addr().unwrap().port();
         let stop = CancellationToken::new();
         let tls = server_config(identity, ClientCertificate::Required).unwrap();
@@ -317,9 +330,9 @@ fn write_files(host: &Host, authority: &Authority, port: u16) {
     std::fs::write(host.at("ca.pem"), authority.0.pem()).unwrap();
     std::fs::write(host.at("host.pem"), certificate.pem()).unwrap();
     std::fs::write(host.at("host.key"), key.serialize_pem()).unwrap();
-    let at = |name: &str| host.at(name).display().to_string();
+    let (at, address) = (|name: &str| host.at(name).display().to_string(), authority.1);
     let text = format!(
-        "state_dir = \"{}\"\nrun_dir = \"{}\"\ncontroller = \"https://127.0.0.1:{port}\"\nlibvirt_uri = \"{}\"\n\
+        "state_dir = \"{}\"\nrun_dir = \"{}\"\ncontroller = \"https://{address}:{port}\"\nlibvirt_uri = \"{}\"\n\
          netd_socket = \"{}\"\nstreamer_socket = \"{}\"\nnbd_socket = \"{}\"\nunderlay_address = \"10.0.0.1\"\n\
          [identity]\nca = \"{}\"\ncert = \"{}\"\nkey = \"{}\"\n",
         at("state"),
