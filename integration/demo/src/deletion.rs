@@ -14,9 +14,7 @@ impl Stage {
         self.claims.step("collective delete -f");
         let claim = "`collective delete -f` leaves no instance, domain, tap or bridge on any host";
         let result = self.delete_all(applied).await;
-        if let Some((holds, evidence)) = self.claims.attempt(claim, result) {
-            self.claims.verify(claim, holds, &evidence);
-        }
+        self.conclude(claim, result);
     }
 
     async fn delete_all(&self, applied: &[(&Path, &str)]) -> anyhow::Result<(bool, String)> {

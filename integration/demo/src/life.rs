@@ -115,12 +115,6 @@ impl Stage {
         }
     }
 
-    fn conclude_life(&mut self, claim: &str, found: anyhow::Result<(bool, String)>) {
-        if let Some((holds, evidence)) = self.claims.attempt(claim, found) {
-            self.claims.verify(claim, holds, &evidence);
-        }
-    }
-
     /// The host where an instance is not.
     fn other_host(&self, instance: &InstanceView) -> anyhow::Result<String> {
         let here = host(instance).to_owned();

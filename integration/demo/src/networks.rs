@@ -107,13 +107,6 @@ impl Stage {
         Ok(Lab { desk, server, watcher, outside, shells })
     }
 
-    /// Records a claim that a chapter has found out about.
-    fn conclude(&mut self, claim: &str, found: anyhow::Result<(bool, String)>) {
-        if let Some((holds, evidence)) = self.claims.attempt(claim, found) {
-            self.claims.verify(claim, holds, &evidence);
-        }
-    }
-
     /// What netd of an instance's host says.
     async fn netd(&self, instance: &InstanceView) -> anyhow::Result<Status> {
         let status = self.api.host(host(instance)).await?.status.context("the host has no status")?;

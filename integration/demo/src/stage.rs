@@ -96,6 +96,13 @@ impl Stage {
             .await
     }
 
+    /// Records what was found of a claim; one whose check could not be carried out does not hold.
+    pub(crate) fn conclude(&mut self, claim: &str, found: anyhow::Result<(bool, String)>) {
+        if let Some((holds, evidence)) = self.claims.attempt(claim, found) {
+            self.claims.verify(claim, holds, &evidence);
+        }
+    }
+
     /// Names of the hosts.
     pub(crate) fn hosts(&self) -> Vec<String> {
         (1..=self.playground.host_count()).map(|number| format!("h{number}")).collect()

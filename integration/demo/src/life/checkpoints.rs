@@ -20,7 +20,7 @@ impl Stage {
     pub(super) async fn checkpoints(&mut self, ledger: &mut Ledger) {
         self.claims.step("collective checkpoint create, rm -rf, collective checkpoint restore");
         let found = self.accident(ledger).await;
-        self.conclude_life(
+        self.conclude(
             "after `rm -rf`, a restore brings back files, volumes and a running process with its memory, on both members and consistent",
             found,
         );

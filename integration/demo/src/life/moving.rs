@@ -16,7 +16,7 @@ impl Stage {
     pub(super) async fn moving(&mut self, ledger: &mut Ledger) {
         self.claims.step("collective move, during a download");
         let found = self.move_under_load(ledger).await;
-        self.conclude_life("a running guest moves during a download, which completes", found);
+        self.conclude("a running guest moves during a download, which completes", found);
     }
 
     async fn move_under_load(&mut self, ledger: &mut Ledger) -> anyhow::Result<(bool, String)> {

@@ -30,7 +30,7 @@ impl Stage {
     pub(super) async fn power(&mut self, ledger: &mut Ledger) {
         self.claims.step("a host loses power");
         let found = self.power_off(ledger).await;
-        self.conclude_life("what ran on a host that lost power serves again elsewhere, and runs once", found);
+        self.conclude("what ran on a host that lost power serves again elsewhere, and runs once", found);
     }
 
     async fn power_off(&mut self, ledger: &mut Ledger) -> anyhow::Result<(bool, String)> {

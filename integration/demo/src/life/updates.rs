@@ -27,19 +27,16 @@ impl Stage {
     pub(super) async fn updates(&mut self, ledger: &mut Ledger, station: &Path) {
         self.claims.step("version 2.0.0 is published");
         let found = self.rolls(ledger, station, "2.0.0").await;
-        self.conclude_life(
+        self.conclude(
             "a new version rolls by waves, one guest at a time; volumes are kept and counters go on",
             found,
         );
         self.claims.step("version 3.0.0 is published: it never says that it is ready");
         let found = self.goes_back(ledger, station).await;
-        self.conclude_life(
-            "a version that fails its health gate goes back by itself, with the reason",
-            found,
-        );
+        self.conclude("a version that fails its health gate goes back by itself, with the reason", found);
         self.claims.step("version 3.1.0 is published");
         let found = self.rolls(ledger, station, "3.1.0").await;
-        self.conclude_life("the next version rolls, and the one that failed was not tried again", found);
+        self.conclude("the next version rolls, and the one that failed was not tried again", found);
     }
 
     async fn rollout(&self, version: &str) -> anyhow::Result<Option<RolloutView>> {
